@@ -1,0 +1,1 @@
+"""damagewatch: the same damage, photographed again, found in another claim."""
