@@ -9,26 +9,26 @@ from __future__ import annotations
 
 import hashlib
 import math
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
 from types import MappingProxyType
+from uuid import UUID, uuid5
 
 import numpy as np
 from numpy.typing import NDArray
 
-NAMESPACE = uuid.UUID("6f1d1c52-8a1e-5d0e-9f0b-64616d616765")
+NAMESPACE = UUID("6f1d1c52-8a1e-5d0e-9f0b-64616d616765")
 """Root of every UUIDv5 (RFC 9562, section 5.5) that damagewatch derives."""
 
 Polygon = tuple[tuple[float, float], ...]
 Point = tuple[float, float]
 
 
-def derive_id(*parts: str) -> uuid.UUID:
+def derive_id(*parts: str) -> UUID:
     """A UUIDv5 of `parts`. Each is prefixed by its length, so that ("ab", "c") and ("a", "bc") differ."""
-    return uuid.uuid5(NAMESPACE, "".join(f"{len(part)}:{part}" for part in parts))
+    return uuid5(NAMESPACE, "".join(f"{len(part)}:{part}" for part in parts))
 
 
 class DamageType(StrEnum):
@@ -97,7 +97,7 @@ class Refused(Exception):
 
 
 class DependencyDownError(Exception):
-    """Something that we need (index, evidence store, object store) does not answer now. Worth trying again."""
+    """Something that we need (index, evidence store, object store) does not answer now: try again."""
 
     def __init__(self, dependency: str, detail: str) -> None:
         super().__init__(f"{dependency}: {detail}")
@@ -164,11 +164,11 @@ class PhotoRef:
     sha256: str
 
     @property
-    def uuid(self) -> uuid.UUID:
+    def uuid(self) -> UUID:
         """Derived from all four fields: the same photo always has the same."""
         return derive_id("photo", self.tenant, self.claim_id, self.photo_id, self.sha256)
 
-    def damage_id(self, ordinal: int) -> uuid.UUID:
+    def damage_id(self, ordinal: int) -> UUID:
         """Of the photo's region number `ordinal`: 0 is the whole photo, damages count from 1 by score."""
         return derive_id("damage", str(self.uuid), str(ordinal))
 
@@ -208,7 +208,7 @@ class Damage:
     `polygons` are its outlines; `score` in 0..1 is the detector's confidence, 1 for the whole photo.
     """
 
-    damage_id: uuid.UUID
+    damage_id: UUID
     box: Box
     polygons: tuple[Polygon, ...]
     type: DamageType
@@ -298,7 +298,7 @@ class AlertSide:
     tenant: str
     claim_id: str
     photo_id: str
-    damage_id: uuid.UUID
+    damage_id: UUID
     sha256: str
     box: Box
     type: DamageType
@@ -314,7 +314,7 @@ class AlertSide:
 class Alert:
     """A damage that was seen before in another claim: one alert a pair of photos, naming its best match."""
 
-    alert_id: uuid.UUID
+    alert_id: UUID
     kind: AlertKind
     probability: float
     mirrored: bool
@@ -327,7 +327,7 @@ class Alert:
     points: tuple[tuple[float, float, float, float], ...] = ()
 
     @staticmethod
-    def id_of(one: PhotoRef, other: PhotoRef) -> uuid.UUID:
+    def id_of(one: PhotoRef, other: PhotoRef) -> UUID:
         """The same for (a, b) and (b, a), so that two workers that both see a pair publish one id."""
         return derive_id("alert", *sorted((str(one.uuid), str(other.uuid))))
 
