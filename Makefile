@@ -1,0 +1,68 @@
+# damagewatch: `make demo` shows it working, `make test` tests it; both do all set-up. Needs Python 3.11+ and make.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(BIN)/uv
+UV_VERSION := 0.13.9
+
+.PHONY: help demo test lint format proto bench lock train clean
+
+help: ## What can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "damagewatch needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+# Each set of packages is installed from its lock, hashes checked, without removing what another set brought.
+.venv/.serve: $(UV) locks/serve.txt pyproject.toml
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r locks/serve.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+.venv/.develop: .venv/.serve locks/develop.txt
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r locks/develop.txt
+	@touch $@
+
+.venv/.train: .venv/.develop locks/train.txt
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r locks/train.txt
+	@touch $@
+
+demo: .venv/.serve ## The main job, on a real Kafka: photos in, alerts out (PHOTOS=folder takes your own)
+	$(BIN)/damagewatch demo $(if $(PHOTOS),--photos "$(PHOTOS)")
+
+test: .venv/.develop ## All tests, against one real Kafka and the real vector engine
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.develop ## ruff, mypy --strict, import-linter, buf, and that the generated code is current
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy services/damagewatch training/damagewatch_training
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/python proto/generate.py --check
+
+format: .venv/.develop ## Lays the code out
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: .venv/.develop ## Python code and stubs from proto/
+	$(BIN)/python proto/generate.py
+
+bench: .venv/.develop ## Photos a second end to end, against the bare work, and seconds a stage
+	$(BIN)/python -m bench $(ARGS)
+
+train: .venv/.train ## The training environment (torch): then .venv/bin/damagewatch-train --help
+
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml
+lock: $(UV) ## Resolves the locks again (ARGS=--upgrade for newer versions)
+	$(COMPILE) $(ARGS) --extra cpu --extra kafka-dev -o locks/serve.txt
+	$(COMPILE) $(ARGS) --extra cpu --extra kafka-dev --extra test --extra lint -c locks/serve.txt -o locks/develop.txt
+	$(COMPILE) $(ARGS) --extra cpu --extra kafka-dev --extra test --extra lint --extra train -c locks/develop.txt -o locks/train.txt
+
+clean: ## Removes what was built; your data folder stays
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
