@@ -19,8 +19,8 @@ MessageT = TypeVar("MessageT", bound=Message)
 
 STAGE: Final = "parse"
 
-_MAGIC: Final = 0
-_SCHEMA_ID_BYTES: Final = 4
+_MAGIC: Final = b"\0"
+_SCHEMA_END: Final = 5
 _MAX_INDEXES: Final = 32
 _MAX_VARINT_BYTES: Final = 5
 _MAX_JSON_STRUCTURE: Final = 100_000
@@ -78,10 +78,10 @@ def parse(message: MessageT, value: bytes, headers: Headers = ()) -> MessageT:
         Refused: CONTENT_TYPE_UNKNOWN or MESSAGE_UNREADABLE, whatever the bytes.
     """
     content_type = content_type_of(headers)
-    framed = value[:1] == bytes([_MAGIC])
+    framed = value.startswith(_MAGIC)
     try:
         if content_type is ContentType.JSON:
-            text = value[1 + _SCHEMA_ID_BYTES :] if framed else value
+            text = value[_SCHEMA_END:] if framed else value
             _check_structure(text)
             json_format.Parse(text, message, ignore_unknown_fields=True, max_recursion_depth=_MAX_JSON_DEPTH)
         else:
@@ -112,7 +112,7 @@ def _payload_start(value: bytes) -> int:
 
     https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/#wire-format
     """
-    count, position = _zigzag(value, 1 + _SCHEMA_ID_BYTES)
+    count, position = _zigzag(value, _SCHEMA_END)
     if not 0 <= count <= _MAX_INDEXES:
         raise ValueError(f"{count} message indexes in the Confluent framing")
     for _ in range(count):
@@ -131,6 +131,8 @@ def _zigzag(value: bytes, position: int) -> tuple[int, int]:
 
 
 def _check_structure(text: bytes) -> None:
-    """Refuses JSON of far more parts than a message has, before each part becomes a Python object."""
+    """Refuses JSON that is no object, or of far more parts than a message has, before each becomes one."""
+    if not text.lstrip(b" \t\r\n").startswith(b"{"):
+        raise ValueError("not a JSON object")
     if sum(text.count(mark) for mark in (b"[", b"{", b",")) > _MAX_JSON_STRUCTURE:
         raise ValueError(f"more than {_MAX_JSON_STRUCTURE} values")
