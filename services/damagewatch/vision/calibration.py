@@ -1,0 +1,91 @@
+"""From the signals of a pair to the probability that both show one damage: a logistic regression."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+from damagewatch.domain import Signals
+
+FEATURES = (
+    "cosine",
+    "log1p_inliers",
+    "log1p_focus_inliers",
+    "inlier_ratio",
+    "alignment",
+    "overlap",
+    "hash_distance",
+)
+"""Names of the values that `features` returns, in this order."""
+
+Probability = Annotated[float, Field(gt=0, lt=1)]
+
+
+def features(signals: Signals) -> tuple[float, ...]:
+    """The numbers that the logistic takes, in the order of `FEATURES`; the hash distance over its 64 bits."""
+    return (
+        signals.cosine,
+        math.log1p(signals.inliers),
+        math.log1p(signals.focus_inliers),
+        signals.inlier_ratio,
+        signals.alignment,
+        signals.overlap,
+        signals.hash_distance / 64,
+    )
+
+
+class Thresholds(BaseModel):
+    """From which values on a pair is an alert."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    same_damage: Probability = 0.5
+    """Probability of one damage."""
+    duplicate_alignment: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Alignment over the common part of two photos that makes them one picture."""
+    duplicate_overlap: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Least share of either photo that this common part must cover."""
+    similar_damage: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Cosine from which a pair without geometry is SIMILAR_DAMAGE; None, the default: never."""
+
+
+class Calibration(BaseModel):
+    """A logistic regression over standardised features: intercept + sum of coefficient * (x - mean) / scale.
+
+    The defaults were set by hand on real pairs, and serve until training fits better ones; `base_rate` is the
+    share of true pairs among the candidates to which the intercept is shifted.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    features: tuple[str, ...] = FEATURES
+    mean: tuple[FiniteFloat, ...] = (0.0,) * 7
+    scale: tuple[Annotated[FiniteFloat, Field(gt=0)], ...] = (1.0,) * 7
+    coefficients: tuple[FiniteFloat, ...] = (4.0, 1.0, 1.5, 3.0, 5.0, 1.0, -1.0)
+    intercept: FiniteFloat = -13.0
+    base_rate: Probability = 0.003
+    thresholds: Thresholds = Thresholds()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Calibration:
+        if self.features != FEATURES:
+            raise ValueError(f"features must be {', '.join(FEATURES)}, in this order")
+        if {len(self.mean), len(self.scale), len(self.coefficients)} != {len(FEATURES)}:
+            raise ValueError(f"mean, scale and coefficients want {len(FEATURES)} values each")
+        return self
+
+    @property
+    def version(self) -> str:
+        """Names these numbers and nothing but them."""
+        return f"logistic-{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]}"
+
+    def probability(self, signals: Signals) -> float:
+        """That both show the same damage, 0 to 1."""
+        terms = zip(self.coefficients, features(signals), self.mean, self.scale, strict=True)
+        logit = self.intercept + sum(c * (x - mean) / scale for c, x, mean, scale in terms)
+        if logit < 0:
+            return math.exp(max(logit, -700.0)) / (1 + math.exp(max(logit, -700.0)))
+        return 1 / (1 + math.exp(-logit))

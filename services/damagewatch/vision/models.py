@@ -1,0 +1,85 @@
+"""The shipped models of a folder, loaded, checked and ready for many threads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from damagewatch.vision.calibration import Calibration
+from damagewatch.vision.detect import Detector
+from damagewatch.vision.embed import Embedder
+from damagewatch.vision.engine import CPU, Engine
+from damagewatch.vision.features import OUTPUTS, FeatureExtractor
+from damagewatch.vision.manifest import FILE, Manifest, Model, ModelRefusedError, read_manifest, read_model
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The four parts that judge a photo, and which versions they are."""
+
+    manifest: Manifest
+    detector: Detector
+    embedder: Embedder
+    local_features: FeatureExtractor
+    providers: tuple[str, ...]
+    """Execution providers in use, by preference."""
+
+    @classmethod
+    def load(cls, directory: Path, providers: Sequence[str] = (CPU,)) -> Models:
+        """Loads a models folder.
+
+        Args:
+            directory: holds manifest.json and the files that it names.
+            providers: ONNX Runtime's execution providers by preference; the CPU is always the last.
+
+        Raises:
+            ModelRefusedError: something is missing or does not fit; names the file and the field.
+        """
+        manifest = read_manifest(directory)
+
+        def engine(part: str, model: Model, channels: int, outputs: Sequence[str]) -> Engine:
+            content, side = read_model(directory, part, model), model.input.size
+            try:
+                return Engine(content, (channels, side, side), outputs, providers)
+            except ValueError as error:
+                raise ModelRefusedError(f"{directory / FILE}: {part}.file: {model.file}: {error}") from None
+
+        detector = engine("detector", manifest.detector, 3, ("logits",))
+        embedder = engine("embedder", manifest.embedder, 3, ("embedding",))
+        local_features = engine("local_features", manifest.local_features, 1, OUTPUTS)
+        return cls(
+            manifest=manifest,
+            detector=Detector(detector, manifest.detector),
+            embedder=Embedder(embedder, manifest.embedder),
+            local_features=FeatureExtractor(local_features, manifest.local_features),
+            providers=detector.providers,
+        )
+
+    @property
+    def calibration(self) -> Calibration:
+        """What turns signals into a probability."""
+        return self.manifest.calibration
+
+    @property
+    def collection(self) -> str:
+        """The name of the embedder's vectors: they are worth nothing to another embedder."""
+        return self.manifest.embedder.version
+
+    @property
+    def dimension(self) -> int:
+        """Of the embedder's vectors."""
+        return self.manifest.embedder.dimension
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Of each part, its name and the first twelve digits of its hash: goes into every alert."""
+        return MappingProxyType(
+            {
+                "detector": self.manifest.detector.version,
+                "embedder": self.manifest.embedder.version,
+                "local_features": self.manifest.local_features.version,
+                "calibration": self.manifest.calibration.version,
+            }
+        )

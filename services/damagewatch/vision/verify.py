@@ -1,0 +1,219 @@
+"""Whether two windows show one thing: local features agree with one homography, and pixels agree under it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from damagewatch.domain import Box, DamageType, LocalFeatures, Sighting
+from damagewatch.vision import regions
+
+Matrix = NDArray[np.float64]
+
+MIN_COSINE = 0.82
+"""Of two descriptors, as in XFeat's own matcher."""
+MIN_INLIERS = 10
+"""Random matches reach 5 or 6."""
+
+_FRAME = 384.0
+"""Windows are compared in a frame of this many pixels, the scale at which features were found."""
+_TOLERANCE = 4.0
+_ITERATIONS = 2000
+_MAX_SCALE = 6.0
+_MIN_COMMON = 24
+"""Thumbnail pixels that both must share for their alignment to mean anything."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Geometry:
+    """What a homography that maps the query onto the match says.
+
+    `homography` float64 (3, 3) maps query pixels to match pixels. `points` float32 (N, 4) are the matched
+    points that agree with it: query x, y, match x, y. The others are as in `domain.Signals`.
+    """
+
+    homography: Matrix
+    points: NDArray[np.float32]
+    focus_inliers: int
+    inlier_ratio: float
+    alignment: float
+    overlap: float
+
+    @property
+    def inliers(self) -> int:
+        """Matched points that agree with the homography."""
+        return len(self.points)
+
+
+def verify(query: Sighting, match: Sighting) -> Geometry | None:
+    """Looks for a homography between two windows; None where there is none of sane shape.
+
+    A mirrored copy is found by passing the query as `mirrored` made it.
+    """
+    one, other = mutual_neighbours(query.features, match.features)
+    if len(one) < MIN_INLIERS:
+        return None
+    source = query.features.points[one]
+    target = match.features.points[other]
+    to_query_frame, to_match_frame = _to_frame(query.window), _to_frame(match.window)
+    framed = _project(to_query_frame, source), _project(to_match_frame, target)
+    found, mask = cv2.findHomography(
+        *framed, cv2.USAC_MAGSAC, _TOLERANCE, maxIters=_ITERATIONS, confidence=0.999
+    )
+    if found is None or mask is None:
+        return None
+    agree = mask[:, 0].astype(bool)
+    if agree.sum() < MIN_INLIERS or not _sane(np.asarray(found), framed[0][agree]):
+        return None
+    homography = np.linalg.inv(to_match_frame) @ found @ to_query_frame
+    homography /= homography[2, 2]
+    source, target = source[agree], target[agree]
+    query_focus, match_focus = focus(query), focus(match)
+    alignment, overlap = align(query, match, homography)
+    return Geometry(
+        homography=homography,
+        points=np.concatenate([source, target], axis=1).astype(np.float32),
+        focus_inliers=int((_within(query_focus, source) & _within(match_focus, target)).sum()),
+        inlier_ratio=float(agree.mean()),
+        alignment=alignment,
+        overlap=overlap,
+    )
+
+
+def mutual_neighbours(one: LocalFeatures, other: LocalFeatures) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Indices of the pairs that are each other's nearest, of cosine at least `MIN_COSINE`, best first."""
+    if not len(one) or not len(other):
+        return np.empty(0, np.intp), np.empty(0, np.intp)
+    a = one.descriptors.astype(np.float32) / np.float32(127)
+    b = other.descriptors.astype(np.float32) / np.float32(127)
+    # Twice the product costs less than an argmax along the wrong axis of one.
+    forward, backward = a @ b.T, b @ a.T
+    nearest = forward.argmax(axis=1)
+    index = np.arange(len(a))
+    similarity = forward[index, nearest]
+    chosen = index[(backward.argmax(axis=1)[nearest] == index) & (similarity >= MIN_COSINE)]
+    chosen = chosen[np.argsort(-similarity[chosen], kind="stable")]
+    return chosen, nearest[chosen]
+
+
+def focus(sighting: Sighting) -> Box:
+    """On and around a damage: its box grown by half of it or by 5% of the photo, whichever is more.
+
+    For a whole photo its window.
+    """
+    if sighting.damage.type is DamageType.WHOLE:
+        return sighting.window
+    box = sighting.damage.box
+    by_x = max(0.5 * box.width, 0.05 * sighting.width) / 2
+    by_y = max(0.5 * box.height, 0.05 * sighting.height) / 2
+    grown = Box(box.x0 - by_x, box.y0 - by_y, box.x1 + by_x, box.y1 + by_y)
+    return grown.intersection(Box(0, 0, sighting.width, sighting.height)) or box
+
+
+def align(query: Sighting, match: Sighting, homography: Matrix) -> tuple[float, float]:
+    """Warps the query's thumbnail onto the match's and compares the pixels.
+
+    Returns:
+        Alignment, the normalised cross-correlation on the two damages, -1 to 1 0 if they share too little;
+        and the share of the query's window that lies within the match's, 0 to 1.
+    """
+    size = match.thumbnail.shape[0]
+    to_query, to_match = _to_thumbnail(query), _to_thumbnail(match)
+    between = to_match @ homography @ np.linalg.inv(to_query)
+    warped = cv2.warpPerspective(query.thumbnail, between, (size, size), flags=cv2.INTER_LINEAR)
+    covered = _warped_mask(_box_mask(query, query.window), between, size)
+    back = _warped_mask(np.full((size, size), 255, np.uint8), np.linalg.inv(between), size)
+    on_query = _warped_mask(_box_mask(query, focus(query)), between, size)
+    common = covered & (on_query | (_box_mask(match, focus(match)) > 0))
+    if common.sum() < _MIN_COMMON:
+        return 0.0, float(back.mean())
+    return correlation(np.asarray(warped)[common], match.thumbnail[common]), float(back.mean())
+
+
+def correlation(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """Normalised cross-correlation of two lists of values, -1 to 1; 0 where one is constant."""
+    a = one.astype(np.float64) - one.mean()
+    b = other.astype(np.float64) - other.mean()
+    norm = math.sqrt(float(a @ a) * float(b @ b))
+    return float(np.clip(a @ b / norm, -1, 1)) if norm > 1e-9 else 0.0
+
+
+def mirrored(sighting: Sighting, features: LocalFeatures, photo_hash: int) -> Sighting:
+    """The sighting as it would have been in the mirrored photo, but for the embedding, which stays.
+
+    Args:
+        sighting: of the photo as it is.
+        features: of the mirrored window, in pixels of the mirrored photo.
+        photo_hash: of the mirrored photo.
+    """
+    damage = replace(sighting.damage, box=regions.mirrored(sighting.damage.box, sighting.width))
+    return replace(
+        sighting,
+        damage=damage,
+        window=regions.mirrored(sighting.window, sighting.width),
+        features=features,
+        thumbnail=np.ascontiguousarray(sighting.thumbnail[:, ::-1]),
+        photo_hash=photo_hash,
+    )
+
+
+def _to_frame(window: Box) -> Matrix:
+    scale = _FRAME / max(window.width, window.height)
+    return np.array([[scale, 0, -scale * window.x0], [0, scale, -scale * window.y0], [0, 0, 1]])
+
+
+def _to_thumbnail(sighting: Sighting) -> Matrix:
+    """From photo pixels to indices of thumbnail pixels, whose centres lie at halves."""
+    rows, columns = sighting.thumbnail.shape
+    x, y = columns / sighting.window.width, rows / sighting.window.height
+    window = sighting.window
+    return np.array([[x, 0, -x * window.x0 - 0.5], [0, y, -y * window.y0 - 0.5], [0, 0, 1]])
+
+
+def _project(matrix: Matrix, points: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.asarray(cv2.perspectiveTransform(points[:, None].astype(np.float64), matrix)[:, 0])
+
+
+def _sane(homography: Matrix, points: NDArray[np.float64]) -> bool:
+    """Whether the inliers' bounding box keeps its orientation, stays convex, and its size within reason."""
+    (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+    corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
+    area = (x1 - x0) * (y1 - y0)
+    depth = corners @ homography[2, :2] + homography[2, 2]
+    if area <= 0 or not np.isfinite(homography).all() or (depth * depth[0] <= 0).any():
+        return False
+    image = _project(homography, corners.astype(np.float32))
+    edges = np.roll(image, -1, axis=0) - image
+    turns = edges[:, 0] * np.roll(edges[:, 1], -1) - edges[:, 1] * np.roll(edges[:, 0], -1)
+    if (turns <= 0).any():  # a mirrored or folded quadrilateral
+        return False
+    grown = math.sqrt(abs(float(cv2.contourArea(image.astype(np.float32)))) / area)
+    return 1 / _MAX_SCALE <= grown <= _MAX_SCALE
+
+
+def _within(box: Box, points: NDArray[np.float32]) -> NDArray[np.bool_]:
+    x, y = points[:, 0], points[:, 1]
+    return (x >= box.x0) & (x < box.x1) & (y >= box.y0) & (y < box.y1)
+
+
+def _box_mask(sighting: Sighting, box: Box) -> NDArray[np.uint8]:
+    """uint8 of the thumbnail's shape: 255 where its pixels show the box."""
+    rows, columns = sighting.thumbnail.shape
+    window = sighting.window
+    x = columns / window.width
+    y = rows / window.height
+    mask = np.zeros((rows, columns), np.uint8)
+    mask[
+        max(0, math.floor((box.y0 - window.y0) * y)) : max(0, math.ceil((box.y1 - window.y0) * y)),
+        max(0, math.floor((box.x0 - window.x0) * x)) : max(0, math.ceil((box.x1 - window.x0) * x)),
+    ] = 255
+    return mask
+
+
+def _warped_mask(mask: NDArray[np.uint8], matrix: Matrix, size: int) -> NDArray[np.bool_]:
+    return np.asarray(cv2.warpPerspective(mask, matrix, (size, size), flags=cv2.INTER_LINEAR)) > 250
