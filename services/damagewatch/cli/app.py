@@ -1,0 +1,70 @@
+"""The application: its commands, and how mistakes are told."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+from pydantic import ValidationError
+
+import damagewatch
+from damagewatch.cli import broker, inspect, photos, stream
+from damagewatch.cli.failure import Failure, explain
+from damagewatch.cli.output import note
+
+app = typer.Typer(
+    name="damagewatch",
+    help=(
+        "The same damage, photographed again, found in another claim.\n\n"
+        "damagewatch reads the stream of claim photos from Kafka, finds every damage, remembers it, and publishes "
+        "an alert the moment a damage has been seen before in another claim.\n\n"
+        "Start with [bold]damagewatch demo[/bold]; without Kafka, with [bold]damagewatch scan DIR[/bold]."
+    ),
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"damagewatch {damagewatch.version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print it and exit."
+    ),
+) -> None:
+    pass
+
+
+for commands in (stream, photos, broker, inspect):
+    commands.register(app)
+
+
+def main() -> None:
+    """Runs the command line: exit code 0 good, 1 failed, 2 wrong usage; 130 after Ctrl-C."""
+    try:
+        app()
+    except (KeyboardInterrupt, EOFError):
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): not an error. Keep the interpreter from flushing again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except ValidationError as error:
+        for line in explain_settings(error):
+            note(line)
+        sys.exit(2)
+    except Exception as error:
+        reason = explain(error)
+        if reason is None or os.environ.get("DAMAGEWATCH_DEBUG"):
+            raise
+        note(f"damagewatch: {reason}")
+        sys.exit(error.code if isinstance(error, Failure) else 1)

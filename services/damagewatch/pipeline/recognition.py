@@ -1,0 +1,231 @@
+"""Remembers a batch of photos and finds where each was seen before.
+
+Every photo of the batch is remembered, visibly, before any is searched for: of two workers with the same
+damage in hand at once, at least one then sees the other's point, so that no pair is missed.
+
+Turns. After a crash the index holds photos whose offsets were not committed. When they come again, a photo
+delivered *before* such a leftover finds it, and the leftover finds that photo again in its own turn: two
+alerts for one pair. So a candidate that lies ahead of us on a partition that we own is left for its own turn.
+That misses nothing: whoever commits the candidate's offset later searches after our point was made visible,
+and a worker that lost the partition cannot commit (`Positions` is dropped with the assignment).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from damagewatch.domain import (
+    Alert,
+    AlertKind,
+    AlertSide,
+    Detections,
+    Match,
+    Origin,
+    PhotoRef,
+    Refused,
+    Sighting,
+)
+from damagewatch.index.interface import DamageIndex
+from damagewatch.pipeline.intake import Seen
+from damagewatch.vision import decide
+from damagewatch.vision.calibration import Calibration
+from damagewatch.vision.perceive import Perceived
+
+_Pair = tuple[Sighting, Sighting, float]
+"""Of the photo in hand, of another claim, and how alike they look."""
+
+_RANK = {AlertKind.SIMILAR_DAMAGE: 0, AlertKind.SAME_DAMAGE: 1, AlertKind.DUPLICATE_PHOTO: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How widely is searched."""
+
+    candidates: int = 20
+    """Nearest damages that the index returns for each damage."""
+    photos: int = 8
+    """Photos among them that are verified."""
+    pairs: int = 2
+    """Pairs of damages that are verified for each of these photos."""
+    similar_damage: bool = False
+    """Whether SIMILAR_DAMAGE is alerted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The verdict on a photo."""
+
+    detections: Detections
+    alerts: tuple[Alert, ...]
+
+
+@dataclass(slots=True)
+class Positions:
+    """How far we are on each partition that we own: the offset of the next photo whose turn it is.
+
+    Keys are (topic id, partition). One for each assignment; a partition not in it is another worker's.
+    """
+
+    next_offset: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def advance(self, origin: Origin | None) -> None:
+        """The photo at `origin` has its turn now."""
+        if origin is not None:
+            self.next_offset[origin.topic_id, origin.partition] = origin.offset + 1
+
+    def is_ahead(self, origin: Origin | None) -> bool:
+        """Whether the photo at `origin` is ours and its turn is still to come."""
+        if origin is None:
+            return False
+        position = self.next_offset.get((origin.topic_id, origin.partition))
+        return position is not None and origin.offset >= position
+
+
+class Recognition:
+    """Works on one batch at a time, from one thread."""
+
+    def __init__(
+        self,
+        index: DamageIndex,
+        calibration: Calibration,
+        models: Mapping[str, str],
+        options: Options | None = None,
+        observe: Callable[[str, float], None] = lambda stage, seconds: None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Prepares.
+
+        Args:
+            index: where damages are remembered.
+            calibration: turns the signals of a pair into a probability.
+            models: version of each model, named in every output.
+            options: how widely is searched.
+            observe: told the seconds of each step.
+            clock: the time that outputs carry.
+        """
+        self._index = index
+        self._calibration = calibration
+        self._models = models
+        self._options = options or Options()
+        self._observe = observe
+        self._clock = clock
+
+    def __call__(
+        self, batch: Sequence[Seen | Refused], positions: Positions | None = None
+    ) -> list[Decided | Refused]:
+        """Remembers the batch, then judges each of its photos; refused ones pass through in their place.
+
+        Raises:
+            DependencyDownError: the index does not answer; nothing of the batch counts as done.
+        """
+        seen = [item for item in batch if isinstance(item, Seen)]
+        self.remember(seen)
+        decided = iter(self.judge(seen, positions))
+        outcomes = [item if isinstance(item, Refused) else next(decided) for item in batch]
+        self._index.flush()
+        return outcomes
+
+    def judge(self, seen: Sequence[Seen], positions: Positions | None = None) -> list[Decided]:
+        """Where each photo was seen before, among all that is remembered.
+
+        Raises:
+            DependencyDownError: the index does not answer.
+        """
+        decided: list[Decided] = []
+        for item, pairs in zip(seen, self._candidates([item.perceived for item in seen]), strict=True):
+            if positions is not None:
+                positions.advance(item.origin)
+            due = [pair for pair in pairs if positions is None or not positions.is_ahead(pair[1].origin)]
+            decided.append(self._decide(item.perceived, due))
+        return decided
+
+    def remember(self, seen: Sequence[Seen]) -> None:
+        """Makes photos visible to every search that starts after the return.
+
+        Raises:
+            DependencyDownError: the index does not answer.
+        """
+        start = time.perf_counter()
+        self._index.upsert([sighting for item in seen for sighting in item.perceived.sightings])
+        self._observe("upsert", time.perf_counter() - start)
+
+    def _candidates(self, photos: Sequence[Perceived]) -> list[list[_Pair]]:
+        """For each photo the pairs of damages worth a closer look."""
+        start = time.perf_counter()
+        queries = [sighting for perceived in photos for sighting in perceived.sightings]
+        answers = iter(self._index.search(queries, self._options.candidates))
+        copies = self._index.copies(
+            [perceived.sightings[0] for perceived in photos],
+            [perceived.mirrored_hash for perceived in photos],
+            self._options.photos,
+        )
+        found: list[list[_Pair]] = []
+        for perceived, same in zip(photos, copies, strict=True):
+            pairs = [(perceived.sightings[0], copy.sighting, 2.0) for copy in same]
+            for sighting in perceived.sightings:
+                pairs.extend((sighting, near.sighting, near.score) for near in next(answers))
+            found.append(pairs)
+        self._observe("search", time.perf_counter() - start)
+        return found
+
+    def _decide(self, perceived: Perceived, pairs: Sequence[_Pair]) -> Decided:
+        start = time.perf_counter()
+        now = self._clock()
+        by_photo: dict[PhotoRef, list[_Pair]] = defaultdict(list)
+        for pair in sorted(pairs, key=lambda pair: -pair[2]):
+            by_photo[pair[1].photo].append(pair)
+        best = (self._best(perceived, by_photo[photo]) for photo in list(by_photo)[: self._options.photos])
+        alerts = tuple(self._alert(match, now) for match in best if match is not None)
+        self._observe("verify", time.perf_counter() - start)
+        detections = Detections(
+            perceived.photo, perceived.width, perceived.height, perceived.damages, self._models, now
+        )
+        return Decided(detections, alerts)
+
+    def _best(self, perceived: Perceived, pairs: Sequence[_Pair]) -> Match | None:
+        """The most telling pair of damages of two photos."""
+        matches = [
+            match
+            for query, candidate, _ in pairs[: self._options.pairs]
+            if (match := decide.judge(query, candidate, self._calibration, perceived.mirrored)) is not None
+            and (match.kind is not AlertKind.SIMILAR_DAMAGE or self._options.similar_damage)
+        ]
+        return max(matches, key=lambda match: (_RANK[match.kind], match.probability), default=None)
+
+    def _alert(self, match: Match, now: datetime) -> Alert:
+        return Alert(
+            alert_id=Alert.id_of(match.query.photo, match.match.photo),
+            kind=match.kind,
+            probability=match.probability,
+            mirrored=match.mirrored,
+            query=side_of(match.query),
+            match=side_of(match.match),
+            signals=match.signals,
+            models=self._models,
+            decided_at=now,
+            homography=match.homography,
+            points=match.points,
+        )
+
+
+def side_of(sighting: Sighting) -> AlertSide:
+    """What an alert says of one of its damages."""
+    return AlertSide(
+        tenant=sighting.photo.tenant,
+        claim_id=sighting.photo.claim_id,
+        photo_id=sighting.photo.photo_id,
+        damage_id=sighting.damage.damage_id,
+        sha256=sighting.photo.sha256,
+        box=sighting.damage.box,
+        type=sighting.damage.type,
+        severity=sighting.damage.severity,
+        crop_uri=sighting.crop_uri,
+        crop_box=sighting.window,
+        width=sighting.width,
+        height=sighting.height,
+        received_at=sighting.received_at,
+    )
