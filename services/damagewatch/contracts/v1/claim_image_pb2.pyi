@@ -71,7 +71,7 @@ class ClaimImage(_message.Message):
     of `content` (or of `uri`).
     """
     content: _builtins.bytes
-    """The encoded photo itself: JPEG, PNG or WebP. 1 byte up to the configured limit (by default 10 MiB)."""
+    """The encoded photo itself: JPEG, PNG or WebP. 1 byte up to the configured limit (by default 20 MB)."""
     uri: _builtins.str
     """Where the photo lies: s3://, gs://, file:// or https://, below a prefix that the operator allowed.
     1 to 2048 characters.
