@@ -6,19 +6,18 @@ import os
 import sys
 
 import typer
-from pydantic import ValidationError
 
 import damagewatch
 from damagewatch.cli import broker, inspect, photos, stream
-from damagewatch.cli.failure import Failure, explain
+from damagewatch.cli.failure import code_of, explain
 from damagewatch.cli.output import note
 
 app = typer.Typer(
     name="damagewatch",
     help=(
         "The same damage, photographed again, found in another claim.\n\n"
-        "damagewatch reads the stream of claim photos from Kafka, finds every damage, remembers it, and publishes "
-        "an alert the moment a damage has been seen before in another claim.\n\n"
+        "damagewatch reads the stream of claim photos from Kafka, finds every damage, remembers it, and "
+        "publishes an alert the moment a damage has been seen before in another claim.\n\n"
         "Start with [bold]damagewatch demo[/bold]; without Kafka, with [bold]damagewatch scan DIR[/bold]."
     ),
     rich_markup_mode="rich",
@@ -55,16 +54,12 @@ def main() -> None:
     except (KeyboardInterrupt, EOFError):
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of our output has gone (`| head`): not an error. Keep the interpreter from flushing again.
+        # The reader of our output has gone (`| head`): no error. Keep the interpreter from flushing again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except ValidationError as error:
-        for line in explain_settings(error):
-            note(line)
-        sys.exit(2)
     except Exception as error:
         reason = explain(error)
         if reason is None or os.environ.get("DAMAGEWATCH_DEBUG"):
             raise
         note(f"damagewatch: {reason}")
-        sys.exit(error.code if isinstance(error, Failure) else 1)
+        sys.exit(code_of(error))

@@ -37,3 +37,10 @@ def explain(error: Exception) -> str | None:
             return "\n".join(describe_errors(error))
         case _:
             return None
+
+
+def code_of(error: Exception) -> int:
+    """The exit code: wrong settings are wrong usage."""
+    if isinstance(error, Failure):
+        return error.code
+    return 2 if isinstance(error, ValidationError) else 1
