@@ -1,0 +1,203 @@
+"""What both engines share: sightings as points, and every look-up in terms of one scoped query."""
+
+from __future__ import annotations
+
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Final, TypeVar
+
+import numpy as np
+
+from ..domain import PhotoRef, Sighting
+from . import payload as codec
+from .interface import NEAR_COPY_BITS, Candidate, Copy
+
+WRITE_CHUNK: Final = 32
+"""Points a write: 32 of 57 kB stay below 4 MB, the usual limit of a gRPC message."""
+READ_CHUNK: Final = 64
+"""Points a read of whole payloads."""
+BAND_LIMIT: Final = 512
+"""Most photos looked at for one near copy: blank photos share their hash with all other blank ones."""
+
+RESCORE_POOL: Final = 60
+"""Quantised vectors whose exact cosine is taken, at least, for one query."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Which points a query may see: the source of every filter, and it cannot be made without a tenant."""
+
+    tenant: str
+    claim: str | None = None
+    """Only this claim."""
+    except_claim: str | None = None
+    """All claims but this one."""
+    copy_keys: tuple[str, ...] | None = None
+    """Only points with one of these keys."""
+    ids: frozenset[uuid.UUID] | None = None
+    """Only these points."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.tenant, str) or not self.tenant:
+            raise ValueError("a query of the index needs a tenant")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One look-up: the nearest to `vector` where given, any order otherwise.
+
+    `fields` are the payload's fields to return: none, some or (None) all with the vector.
+    """
+
+    scope: Scope
+    limit: int
+    vector: list[float] | None = None
+    fields: tuple[str, ...] | None = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A point as the engines hold it, in and out. `score` is the cosine to the query's vector."""
+
+    id: uuid.UUID
+    score: float = 0.0
+    vector: list[float] = field(default_factory=list)
+    payload: Mapping[str, Any] = field(default_factory=dict)
+
+
+def oversampling(limit: int) -> float:
+    """How many times `limit` quantised vectors are rescored exactly (see `edge` for the measured recall)."""
+    return max(3.0, RESCORE_POOL / limit)
+
+
+class PointIndex(ABC):
+    """A `DamageIndex` over an engine that stores points, answers scoped queries and deletes by scope."""
+
+    def __init__(self, dimension: int) -> None:
+        self._dimension = dimension
+
+    @abstractmethod
+    def _write(self, points: list[Point]) -> None:
+        """Store the points, visible on return."""
+
+    @abstractmethod
+    def _read(self, queries: list[Query]) -> list[list[Point]]:
+        """Answer all queries in one go."""
+
+    @abstractmethod
+    def _delete(self, scope: Scope) -> int:
+        """Delete from every collection; how many points went."""
+
+    def upsert(self, sightings: Sequence[Sighting]) -> None:
+        """See `DamageIndex.upsert`.
+
+        Raises:
+            ValueError: An embedding of another dimension, or with values that are not finite.
+        """
+        for sighting in sightings:
+            self._check(sighting)
+        for chunk in _chunks(sightings, WRITE_CHUNK):
+            self._write(
+                [
+                    Point(s.damage.damage_id, vector=s.embedding.tolist(), payload=codec.encode(s))
+                    for s in chunk
+                ]
+            )
+
+    def search(self, queries: Sequence[Sighting], limit: int) -> list[list[Candidate]]:
+        """See `DamageIndex.search`.
+
+        The ids come first, without payload; then each candidate is read once, however many queries found it.
+        """
+        if not queries:
+            return []
+        for query in queries:
+            self._check(query)
+        found = self._read([Query(_others(q.photo), limit, q.embedding.tolist()) for q in queries])
+        known = self._sightings(
+            (query.photo.tenant, hit.id) for query, hits in zip(queries, found, strict=True) for hit in hits
+        )
+        return [
+            [Candidate(known[hit.id], hit.score) for hit in hits if hit.id in known]  # erased meanwhile
+            for hits in found
+        ]
+
+    def copies(
+        self, photos: Sequence[Sighting], mirrored_hashes: Sequence[int], limit: int
+    ) -> list[list[Copy]]:
+        """See `DamageIndex.copies`."""
+        if not photos:
+            return []
+        look_ups: list[Query] = []
+        for sighting, mirrored_hash in zip(photos, mirrored_hashes, strict=True):
+            bands = (*codec.hash_bands(sighting.photo_hash), *codec.hash_bands(mirrored_hash))
+            fields = (codec.PHOTO_HASH, codec.SHA256)
+            exact = _others(sighting.photo, copy_keys=(sighting.photo.sha256,))
+            near = _others(sighting.photo, copy_keys=tuple(dict.fromkeys(bands)))
+            look_ups += [Query(exact, limit, fields=fields), Query(near, BAND_LIMIT, fields=fields)]
+        answers = iter(self._read(look_ups))
+        ranked: list[dict[uuid.UUID, tuple[bool, int, bool]]] = []
+        for sighting, mirrored_hash in zip(photos, mirrored_hashes, strict=True):
+            ranks: dict[uuid.UUID, tuple[bool, int, bool]] = {}
+            for point in (*next(answers), *next(answers)):
+                stored = int(point.payload[codec.PHOTO_HASH], 16)
+                distance, mirrored = min(
+                    (codec.hamming(sighting.photo_hash, stored), False),
+                    (codec.hamming(mirrored_hash, stored), True),
+                )
+                exact_copy = point.payload[codec.SHA256] == sighting.photo.sha256
+                if exact_copy:
+                    ranks[point.id] = (True, 0, False)
+                elif distance <= NEAR_COPY_BITS:
+                    ranks[point.id] = (False, distance, mirrored)
+            best = sorted(ranks.items(), key=lambda item: (not item[1][0], item[1][1], item[0].int))
+            ranked.append(dict(best[:limit]))
+        known = self._sightings(
+            (photo.photo.tenant, point_id)
+            for photo, ranks in zip(photos, ranked, strict=True)
+            for point_id in ranks
+        )
+        return [
+            [Copy(known[point_id], *rank) for point_id, rank in ranks.items() if point_id in known]
+            for ranks in ranked
+        ]
+
+    def erase(self, tenant: str, claim_id: str) -> int:
+        """See `DamageIndex.erase`."""
+        return self._delete(Scope(tenant=tenant, claim=claim_id))
+
+    def _check(self, sighting: Sighting) -> None:
+        if sighting.embedding.shape != (self._dimension,) or not np.isfinite(sighting.embedding).all():
+            raise ValueError(
+                f"an embedding of shape {sighting.embedding.shape}, or not finite; "
+                f"this index holds {self._dimension} finite values"
+            )
+
+    def _sightings(self, wanted: Iterable[tuple[str, uuid.UUID]]) -> dict[uuid.UUID, Sighting]:
+        by_tenant: dict[str, dict[uuid.UUID, None]] = {}
+        for tenant, point_id in wanted:
+            by_tenant.setdefault(tenant, {})[point_id] = None
+        known: dict[uuid.UUID, Sighting] = {}
+        for tenant, ids in by_tenant.items():
+            for chunk in _chunks(ids, READ_CHUNK):
+                scope = Scope(tenant=tenant, ids=frozenset(chunk))
+                (points,) = self._read([Query(scope, len(chunk), fields=None)])
+                known.update(
+                    (point.id, codec.decode(point.id, point.vector, point.payload)) for point in points
+                )
+        return known
+
+
+def _others(photo: PhotoRef, copy_keys: tuple[str, ...] | None = None) -> Scope:
+    return Scope(tenant=photo.tenant, except_claim=photo.claim_id, copy_keys=copy_keys)
+
+
+def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

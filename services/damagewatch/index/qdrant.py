@@ -1,0 +1,231 @@
+"""The index on a Qdrant server, over gRPC: for several matchers, and for more than one machine.
+
+The same exact scan as in `edge` (no HNSW graph, TurboQuant codes, the best rescored); needs Qdrant 1.18 or
+newer.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import grpc
+from qdrant_client import QdrantClient, models
+from qdrant_client.common.client_exceptions import QdrantException
+from qdrant_client.http.exceptions import ApiException
+
+from ..domain import DependencyDownError
+from . import payload as codec
+from .interface import ANY_LAYOUT_PREFIX
+from .points import Point, PointIndex, Query, Scope, oversampling
+
+GRPC_PORT: Final = 6334
+REST_PORT: Final = 6333
+
+
+class QdrantIndex(PointIndex):
+    """A `DamageIndex` on a server. Connects at the first call, so it can be made while the server is down.
+
+    Args:
+        client: See `connect` and, for tests, `QdrantClient(":memory:")`.
+        collection: See `collection_name`; made at the first call if missing.
+        dimension: Of the embeddings.
+    """
+
+    def __init__(self, client: QdrantClient, collection: str, dimension: int) -> None:
+        super().__init__(dimension)
+        self._client = client
+        self._collection = collection
+        self._making = threading.Lock()
+        self._made = False
+
+    @classmethod
+    def connect(
+        cls,
+        url: str,
+        collection: str,
+        dimension: int,
+        *,
+        api_key: str | None = None,
+        ca_file: Path | None = None,
+        timeout: float = 10.0,
+    ) -> QdrantIndex:
+        """An index on the server at `url`.
+
+        Args:
+            url: `http://host` or `https://host` (TLS), with the gRPC port where it is not 6334. The REST port
+                6333, which other clients are given, is taken to mean 6334.
+            collection: See the class.
+            dimension: See the class.
+            api_key: Sent with every call.
+            ca_file: PEM certificates to trust instead of the system's.
+            timeout: Seconds that one call may take.
+
+        Raises:
+            ValueError: The URL is not of that form.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(
+                f"the index's URL must be http://host[:port] or https://host[:port], not {url!r}"
+            )
+        options: dict[str, Any] = {"grpc.keepalive_time_ms": 30_000, "grpc.keepalive_timeout_ms": 5_000}
+        if ca_file is not None:
+            options["root_certificates"] = ca_file.read_bytes()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
+            client = QdrantClient(
+                host=parts.hostname,
+                https=parts.scheme == "https",
+                grpc_port=GRPC_PORT if parts.port in (None, REST_PORT) else parts.port,
+                prefer_grpc=True,
+                api_key=api_key,
+                timeout=max(1, round(timeout)),
+                grpc_options=options,
+                check_compatibility=False,  # over REST, which may not be reachable
+            )
+        return cls(client, collection, dimension)
+
+    def count(self) -> int:
+        """See `DamageIndex.count`."""
+        with self._server() as client:
+            return client.count(self._collection, exact=True).count
+
+    def flush(self) -> None:
+        """Nothing to do: the server has written its log when `upsert` returns."""
+
+    def optimize(self) -> None:
+        """Nothing to do: the server optimises on its own."""
+
+    def close(self) -> None:
+        """See `DamageIndex.close`."""
+        self._client.close()
+
+    @contextmanager
+    def _server(self) -> Iterator[QdrantClient]:
+        try:
+            self._make()
+            yield self._client
+        except (grpc.RpcError, ApiException, QdrantException, OSError) as error:
+            raise DependencyDownError("index", _said(error)) from error
+
+    def _make(self) -> None:
+        """Make the collection and its keyword indexes before any data. Several matchers may do so at once."""
+        with self._making:
+            if self._made:
+                return
+            if not self._client.collection_exists(self._collection):
+                try:
+                    self._client.create_collection(self._collection, **_collection(self._dimension))
+                except (grpc.RpcError, ApiException, ValueError):
+                    if not self._client.collection_exists(self._collection):  # not another matcher's doing
+                        raise
+            with warnings.catch_warnings():
+                warnings.filterwarnings(
+                    "ignore", message="Payload indexes have no effect in the local Qdrant"
+                )
+                for name in codec.KEYWORDS:
+                    self._client.create_payload_index(
+                        self._collection,
+                        name,
+                        models.KeywordIndexParams(
+                            type=models.KeywordIndexType.KEYWORD, is_tenant=name == codec.TENANT
+                        ),
+                        wait=True,
+                    )
+            self._made = True
+
+    def _write(self, points: list[Point]) -> None:
+        with self._server() as client:
+            client.upsert(
+                self._collection,
+                [models.PointStruct(id=p.id, vector=p.vector, payload=dict(p.payload)) for p in points],
+                wait=True,
+            )
+
+    def _read(self, queries: list[Query]) -> list[list[Point]]:
+        with self._server() as client:
+            answers = client.query_batch_points(self._collection, [_request(query) for query in queries])
+        return [
+            [
+                Point(uuid.UUID(str(hit.id)), hit.score, _vector(hit.vector), hit.payload or {})
+                for hit in answer.points
+            ]
+            for answer in answers
+        ]
+
+    def _delete(self, scope: Scope) -> int:
+        removed = 0
+        matching = _filter(scope)
+        with self._server() as client:
+            names = {found.name for found in client.get_collections().collections}
+            for name in sorted({self._collection, *(n for n in names if n.startswith(ANY_LAYOUT_PREFIX))}):
+                removed += client.count(name, count_filter=matching, exact=True).count
+                client.delete(name, models.FilterSelector(filter=matching), wait=True)
+        return removed
+
+
+def _collection(dimension: int) -> dict[str, Any]:
+    return {
+        "vectors_config": models.VectorParams(size=dimension, distance=models.Distance.COSINE),
+        "hnsw_config": models.HnswConfigDiff(m=0, payload_m=0),
+        "quantization_config": models.TurboQuantization(
+            turbo=models.TurboQuantQuantizationConfig(
+                bits=models.TurboQuantBitSize.BITS4, memory=models.Memory.PINNED
+            )
+        ),
+    }
+
+
+def _request(query: Query) -> models.QueryRequest:
+    nearest = query.vector is not None
+    return models.QueryRequest(
+        query=query.vector,
+        filter=_filter(query.scope),
+        limit=query.limit,
+        params=models.SearchParams(
+            quantization=models.QuantizationSearchParams(rescore=True, oversampling=oversampling(query.limit))
+        )
+        if nearest
+        else None,
+        with_payload=True if query.fields is None else list(query.fields),
+        with_vector=query.fields is None,
+    )
+
+
+def _filter(scope: Scope) -> models.Filter:
+    """The only place that makes a filter for this engine; `Scope` sees to it that it names a tenant."""
+    must: list[models.Condition] = [_is(codec.TENANT, scope.tenant)]
+    if scope.claim is not None:
+        must.append(_is(codec.CLAIM, scope.claim))
+    if scope.copy_keys is not None:
+        must.append(
+            models.FieldCondition(key=codec.COPY_KEYS, match=models.MatchAny(any=list(scope.copy_keys)))
+        )
+    if scope.ids is not None:
+        must.append(models.HasIdCondition(has_id=list(scope.ids)))
+    must_not: list[models.Condition] = (
+        [_is(codec.CLAIM, scope.except_claim)] if scope.except_claim is not None else []
+    )
+    return models.Filter(must=must, must_not=must_not)
+
+
+def _is(key: str, value: str) -> models.FieldCondition:
+    return models.FieldCondition(key=key, match=models.MatchValue(value=value))
+
+
+def _vector(vector: object) -> list[float]:
+    return vector if isinstance(vector, list) else []
+
+
+def _said(error: BaseException) -> str:
+    """One line for a person: a gRPC error's own text is half a page."""
+    if isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call):
+        return f"{error.code().name}: {error.details()}"
+    return str(error) or type(error).__name__

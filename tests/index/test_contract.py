@@ -1,0 +1,213 @@
+"""What every adapter of the index has to keep."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from damagewatch.domain import Sighting
+from damagewatch.index import DamageIndex
+from damagewatch.index.points import Scope
+
+# The local mode says that it ignores search parameters; it scans all vectors, which is what we want of it.
+pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact")
+
+Make = Callable[..., Sighting]
+
+
+def claims(found: list[list[object]]) -> list[set[str]]:
+    return [{item.sighting.photo.claim_id for item in one} for one in found]  # type: ignore[attr-defined]
+
+
+def test_what_was_upserted_is_found_at_once_and_whole(index: DamageIndex, sighting: Make) -> None:
+    stored = sighting(claim="C-1", ordinal=2)
+    index.upsert([stored])
+    ((candidate,),) = index.search([sighting(claim="C-2")], limit=5)
+    assert candidate.sighting.damage == stored.damage
+    assert candidate.sighting.photo == stored.photo
+    assert candidate.sighting.embedding == pytest.approx(stored.embedding, abs=1e-6)
+    assert np.array_equal(candidate.sighting.features.descriptors, stored.features.descriptors)
+    assert np.array_equal(candidate.sighting.features.points, stored.features.points)
+    assert np.array_equal(candidate.sighting.thumbnail, stored.thumbnail)
+
+
+def test_the_score_is_the_cosine_and_the_nearest_come_first(index: DamageIndex, sighting: Make) -> None:
+    query = sighting(claim="query")
+    stored = [sighting(claim=f"C-{i}", direction=i // 2, noise=0.3 * i) for i in range(12)]
+    index.upsert(stored)
+    (found,) = index.search([query], limit=5)
+    cosines = sorted((float(query.embedding @ s.embedding) for s in stored), reverse=True)
+    assert [c.score for c in found] == pytest.approx(cosines[:5], abs=1e-5)
+    for candidate in found:
+        cosine = float(query.embedding @ candidate.sighting.embedding)
+        assert candidate.score == pytest.approx(cosine, abs=1e-5)
+
+
+def test_each_query_of_a_batch_gets_its_own_answer(index: DamageIndex, sighting: Make) -> None:
+    index.upsert([sighting(claim=f"C-{i}", direction=i) for i in range(6)])
+    found = index.search([sighting(claim="query", photo=str(i), direction=i) for i in range(6)], limit=1)
+    assert claims(found) == [{f"C-{i}"} for i in range(6)]
+    assert index.search([], limit=1) == []
+
+
+def test_a_claim_never_meets_itself(index: DamageIndex, sighting: Make) -> None:
+    index.upsert([sighting(claim="C-1", photo=p, photo_hash=5) for p in ("a", "b")])
+    again = sighting(claim="C-1", photo="c", photo_hash=5)
+    assert index.search([again], limit=10) == [[]]
+    assert index.copies([again], [5], limit=10) == [[]]
+
+
+def test_the_same_claim_number_at_another_tenant_is_another_claim(index: DamageIndex, sighting: Make) -> None:
+    index.upsert([sighting("acme", "C-1"), sighting("acme", "C-2"), sighting("bolt", "C-1")])
+    (found,) = index.search([sighting("bolt", "C-2", "query")], limit=10)
+    assert [(c.sighting.photo.tenant, c.sighting.photo.claim_id) for c in found] == [("bolt", "C-1")]
+
+
+def test_a_replay_changes_nothing(index: DamageIndex, sighting: Make) -> None:
+    batch = [sighting(claim=f"C-{i}", ordinal=o) for i in range(3) for o in range(3)]
+    index.upsert(batch)
+    before = index.search([sighting(claim="query")], limit=20)
+    index.upsert(batch)
+    assert index.count() == 9
+    after = index.search([sighting(claim="query")], limit=20)
+    assert [[c.sighting.damage.damage_id for c in found] for found in after] == [
+        [c.sighting.damage.damage_id for c in found] for found in before
+    ]
+
+
+def test_more_than_one_write_chunk_at_once(index: DamageIndex, sighting: Make) -> None:
+    index.upsert([sighting(claim=f"C-{i}") for i in range(150)])
+    assert index.count() == 150
+    (found,) = index.search([sighting(claim="query")], limit=140)
+    assert len(found) == 140
+
+
+def test_exact_copies_come_first_then_near_ones_by_distance(index: DamageIndex, sighting: Make) -> None:
+    query = sighting(claim="query", photo_hash=0xF0F0_1234_5678_9ABC, content="the photo")
+    mirror = 0x0123_4567_89AB_CDEF
+    index.upsert(
+        [
+            sighting(claim="exact", photo_hash=query.photo_hash, content="the photo"),
+            sighting(claim="one bit", photo_hash=query.photo_hash ^ 1 << 63),
+            sighting(claim="three bits", photo_hash=query.photo_hash ^ (1 << 63 | 1 << 40 | 1)),
+            sighting(claim="four bits", photo_hash=query.photo_hash ^ 0b1111),
+            sighting(claim="two bits mirrored", photo_hash=mirror ^ 0b11),
+            sighting(claim="other", photo_hash=~query.photo_hash & (1 << 64) - 1),
+        ]
+    )
+    ((*copies,),) = index.copies([query], [mirror], limit=10)
+    assert [(c.sighting.photo.claim_id, c.exact, c.distance, c.mirrored) for c in copies] == [
+        ("exact", True, 0, False),
+        ("one bit", False, 1, False),
+        ("two bits mirrored", False, 2, True),
+        ("three bits", False, 3, False),
+    ]
+    ((first,),) = index.copies([query], [mirror], limit=1)
+    assert first.exact
+
+
+def test_a_copy_is_named_once_by_its_whole_photo(index: DamageIndex, sighting: Make) -> None:
+    index.upsert([sighting(claim="C-1", ordinal=o, photo_hash=9) for o in range(4)])
+    ((copy,),) = index.copies([sighting(claim="C-2", ordinal=1, photo_hash=9)], [9], limit=10)
+    assert copy.sighting.damage.damage_id == sighting(claim="C-1", ordinal=0).damage.damage_id
+
+
+def test_an_exact_copy_is_found_among_any_number_of_blank_photos(index: DamageIndex, sighting: Make) -> None:
+    blank = [sighting(claim=f"blank-{i}", photo_hash=0, features=0) for i in range(700)]
+    index.upsert([*blank, sighting(claim="exact", photo_hash=0, content="the photo")])
+    query = sighting(claim="query", photo_hash=0, content="the photo")
+    ((copy,),) = index.copies([query], [0], limit=1)
+    assert copy.sighting.photo.claim_id == "exact"
+
+
+def test_an_erased_claim_is_gone_and_nothing_else(index: DamageIndex, sighting: Make) -> None:
+    index.upsert([sighting(claim="C-1", photo=p, ordinal=o, photo_hash=3) for p in "ab" for o in range(3)])
+    index.upsert([sighting(claim="C-2", photo_hash=3), sighting("bolt", "C-1", photo_hash=3)])
+    assert index.erase("acme", "C-1") == 6
+    assert index.erase("acme", "C-1") == 0
+    query = sighting(claim="query", photo_hash=3)
+    assert claims(index.search([query], 10)) == claims(index.copies([query], [3], 10)) == [{"C-2"}]
+    assert claims(index.search([sighting("bolt", "query")], 10)) == [{"C-1"}]
+    assert index.count() == 2
+
+
+def test_everything_is_there_after_closing_and_opening(
+    open_index: Callable[..., DamageIndex], sighting: Make
+) -> None:
+    index = open_index()
+    index.upsert([sighting(claim=f"C-{i}") for i in range(20)])
+    index.erase("acme", "C-3")
+    index.flush()
+    index.close()
+    again = open_index()
+    assert again.count() == 19
+    (found,) = again.search([sighting(claim="query")], limit=50)
+    assert {c.sighting.photo.claim_id for c in found} == {f"C-{i}" for i in range(20) if i != 3}
+
+
+def test_an_erasure_reaches_the_collections_of_other_embedders(
+    open_index: Callable[..., DamageIndex], sighting: Make
+) -> None:
+    old_name = "damages-v0-old_net-0123456789ab"
+    old = open_index(old_name)
+    old.upsert([sighting(claim="C-1"), sighting(claim="C-2")])
+    old.close()
+    index = open_index()
+    index.upsert([sighting(claim="C-1")])
+    assert index.erase("acme", "C-1") == 2
+    index.close()
+    assert open_index(old_name).count() == 1
+
+
+def test_optimizing_loses_nothing(index: DamageIndex, sighting: Make) -> None:
+    index.upsert([sighting(claim=f"C-{i}") for i in range(60)])
+    index.erase("acme", "C-7")
+    index.optimize()
+    (found,) = index.search([sighting(claim="query")], limit=100)
+    assert {c.sighting.photo.claim_id for c in found} == {f"C-{i}" for i in range(60) if i != 7}
+
+
+def test_many_threads_use_one_index(index: DamageIndex, sighting: Make) -> None:
+    """Each upserts before it searches: of any two, at least the later sees the other (no pair is missed)."""
+    seen: dict[int, set[str]] = {}
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            own = sighting(claim=f"C-{number}")
+            index.upsert([own])
+            (found,) = index.search([own], limit=50)
+            seen[number] = {c.sighting.photo.claim_id for c in found}
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    for one in range(12):
+        for other in range(one):
+            assert f"C-{one}" in seen[other] or f"C-{other}" in seen[one]
+
+
+@pytest.mark.parametrize("broken", [np.zeros(3, np.float32), np.full(16, np.nan, np.float32)])
+def test_a_vector_that_does_not_fit_is_refused(index: DamageIndex, sighting: Make, broken: object) -> None:
+    wrong = dataclasses.replace(sighting(), embedding=broken)
+    with pytest.raises(ValueError, match="16 finite values"):
+        index.upsert([wrong])
+    with pytest.raises(ValueError, match="16 finite values"):
+        index.search([wrong], 1)
+
+
+@pytest.mark.parametrize("tenant", ["", None])
+def test_no_query_can_be_made_without_a_tenant(tenant: str) -> None:
+    with pytest.raises(ValueError, match="tenant"):
+        Scope(tenant=tenant)
+    with pytest.raises(TypeError):
+        Scope()  # type: ignore[call-arg]
