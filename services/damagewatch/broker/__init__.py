@@ -1,0 +1,1 @@
+"""Kafka: consuming, transactions, dead letters. Knows nothing of images."""
