@@ -1,0 +1,54 @@
+"""What is published because of a record: detections and alerts, a dead letter, or an erasure's receipt."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from damagewatch.broker.deadletter import DeadLetters
+from damagewatch.broker.record import OutgoingRecord, Record
+from damagewatch.contracts import codec
+from damagewatch.domain import Alert, Detections, Erasure, Refused, sha256_of
+from damagewatch.matcher.strategy import Done
+
+
+class TopicOutputs:
+    """Writes verdicts as records of their topics, keyed by the claim's id."""
+
+    def __init__(self, *, detections: str, alerts: str, dead_letters: DeadLetters) -> None:
+        """Takes the topics' names, and who writes dead letters."""
+        self._detections = detections
+        self._alerts = alerts
+        self._dead_letters = dead_letters
+
+    def __call__(self, done: Done) -> tuple[OutgoingRecord, ...]:
+        """See `damagewatch.matcher.strategy.Outputs`."""
+        match done.verdict:
+            case Refused() as refused:
+                return (self._dead_letter(done.record, refused),)
+            case Erasure() as receipt:
+                return (_record(self._detections, receipt.claim_id, receipt),)
+            case decided:
+                found = decided.detections
+                return (
+                    _record(self._detections, found.photo.claim_id, found),
+                    *(_record(self._alerts, alert.query.claim_id, alert) for alert in decided.alerts),
+                )
+
+    def _dead_letter(self, record: Record, refused: Refused) -> OutgoingRecord:
+        letter = codec.DeadLetter(
+            reason=refused.reason,
+            detail=refused.detail,
+            stage=refused.stage,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            sha256=sha256_of(record.value) if record.value is not None else "",
+            size=len(record.value or b""),
+            version=self._dead_letters.version,
+            refused_at=datetime.now(UTC),
+        )
+        return self._dead_letters.of(record, refused, codec.encode(letter), tuple(codec.headers_of(letter)))
+
+
+def _record(topic: str, claim_id: str, value: Detections | Alert | Erasure) -> OutgoingRecord:
+    return OutgoingRecord(topic, claim_id.encode(), codec.encode(value), tuple(codec.headers_of(value)))

@@ -1,0 +1,234 @@
+"""Between records and photos: reads a record, sends it through the pipeline, writes what came of it.
+
+record -> parse, fetch, decode, detect, embed: on threads -> upsert, search, decide: in batches -> outputs
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from damagewatch.broker.record import OutgoingRecord, Processed, Record
+from damagewatch.broker.strategy import Backpressure
+from damagewatch.contracts import codec
+from damagewatch.domain import DependencyDownError, Erasure, Origin, Reason, Refused
+from damagewatch.pipeline.batched import BatchedStage
+from damagewatch.pipeline.intake import Intake, Seen
+from damagewatch.pipeline.parallel import ParallelStage
+from damagewatch.pipeline.recognition import Decided, Positions, Recognition
+from damagewatch.pipeline.stage import StageFull
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """The wish to erase a claim."""
+
+    tenant: str
+    claim_id: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """A record on its way, with what was made of it so far."""
+
+    record: Record
+    content: Seen | Refused | Forget
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Done:
+    """A record with its verdict."""
+
+    record: Record
+    verdict: Decided | Refused | Erasure
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much is in work at once, in photos and bytes; `batch_age` in seconds."""
+
+    threads: int
+    photos: int
+    bytes: int
+    batch_photos: int
+    batch_age: float
+
+
+class Eraser(Protocol):
+    """Forgets a claim everywhere."""
+
+    def __call__(self, tenant: str, claim_id: str) -> Erasure:
+        """Erases the claim and returns the receipt."""
+        ...
+
+
+class Outputs(Protocol):
+    """Writes what is to be published because of a record."""
+
+    def __call__(self, done: Done) -> tuple[OutgoingRecord, ...]:
+        """The records to publish, perhaps none."""
+        ...
+
+
+class MatcherStrategy:
+    """A `damagewatch.broker` strategy: see there for the five verbs.
+
+    An erasure goes through alone: it waits until everything before it is done, and nothing enters until it
+    is, so that no photo of the claim is half-way in when the claim is erased.
+    """
+
+    def __init__(
+        self,
+        *,
+        intake: Intake,
+        recognition: Recognition,
+        erase: Eraser,
+        outputs: Outputs,
+        positions: Positions,
+        bounds: Bounds,
+        tenant: str,
+        observe_batch: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        """Starts the stages' threads.
+
+        Args:
+            intake: what happens to one photo.
+            recognition: what happens to a batch.
+            erase: forgets a claim.
+            outputs: writes verdicts.
+            positions: how far we are on the partitions of this assignment.
+            bounds: how much is in work at once.
+            tenant: of messages that name none.
+            observe_batch: told the size of each batch.
+        """
+        self._intake = intake
+        self._recognition = recognition
+        self._erase = erase
+        self._outputs = outputs
+        self._positions = positions
+        self._tenant = tenant
+        self._observe_batch = observe_batch
+        self._photos: ParallelStage[Record, Work] = ParallelStage(
+            self._look,
+            threads=bounds.threads,
+            max_items=bounds.photos,
+            max_bytes=bounds.bytes,
+            size_of=lambda record: record.size,
+        )
+        self._batches: BatchedStage[Work, Done] = BatchedStage(
+            self._recognise, max_items=bounds.batch_photos, max_age=bounds.batch_age
+        )
+        self._between: deque[Work] = deque()
+        self._erasing = False
+
+    @property
+    def in_flight(self) -> tuple[int, int]:
+        """Records inside, and the bytes of those being looked at."""
+        return self._photos.items + len(self._between) + self._batches.items, self._photos.bytes
+
+    def submit(self, record: Record) -> None:
+        """See `Strategy`."""
+        erasure = _is_tombstone(record)
+        inside = self._photos.items + len(self._between) + self._batches.items
+        if self._erasing or (erasure and inside):
+            raise Backpressure
+        try:
+            self._photos.submit(record)
+        except StageFull:
+            raise Backpressure from None
+        self._erasing = erasure
+
+    def poll(self) -> Sequence[Processed]:
+        """See `Strategy`."""
+        self._between.extend(self._photos.poll())
+        self._hand_on()
+        return self._processed(self._batches.poll())
+
+    def close(self) -> None:
+        """See `Strategy`."""
+        self._photos.close()
+
+    def join(self, timeout: float) -> Sequence[Processed]:
+        """See `Strategy`."""
+        deadline = time.monotonic() + timeout
+        self._between.extend(self._photos.join(timeout))
+        results = list(self._processed(self._batches.poll()))
+        while self._between and time.monotonic() < deadline:
+            self._hand_on()
+            results.extend(self._processed(self._batches.poll()))
+            time.sleep(0.005)
+        self._batches.close()
+        results.extend(self._processed(self._batches.join(deadline - time.monotonic())))
+        return results
+
+    def terminate(self) -> None:
+        """See `Strategy`."""
+        self._photos.terminate()
+        self._batches.terminate()
+        self._between.clear()
+
+    def _hand_on(self) -> None:
+        while self._between:
+            try:
+                self._batches.submit(self._between[0])
+            except StageFull:
+                return
+            self._between.popleft()
+
+    def _look(self, record: Record) -> Work:
+        """On one of several threads."""
+        try:
+            if record.defect:
+                raise Refused(Reason.MESSAGE_UNREADABLE, record.defect, "parse")
+            if record.value is None:
+                tenant, claim_id = codec.decode_tombstone(record.key, record.headers, self._tenant)
+                return Work(record, Forget(tenant, claim_id))
+            image = codec.decode_claim_image(record.value, record.key, record.headers, self._tenant)
+        except Refused as refused:
+            return Work(record, refused)
+        origin = Origin(record.topic_id, record.partition, record.offset)
+        return Work(record, self._intake(image, origin))
+
+    def _recognise(self, batch: Sequence[Work]) -> Sequence[Done]:
+        """On the batch thread. An erasure is alone in its batch."""
+        self._observe_batch(len(batch))
+        if isinstance(batch[0].content, Forget):
+            wish = batch[0].content
+            return [Done(batch[0].record, self._erase(wish.tenant, wish.claim_id))]
+        contents = [work.content for work in batch if not isinstance(work.content, Forget)]
+        try:
+            verdicts = self._recognition(contents, self._positions)
+        except DependencyDownError:
+            raise
+        except Exception:  # which photo it was shows when each goes alone; the others must not suffer
+            log.exception("a batch of %d photos failed; each goes alone now", len(batch))
+            verdicts = [self._alone(content) for content in contents]
+        return [Done(work.record, verdict) for work, verdict in zip(batch, verdicts, strict=True)]
+
+    def _alone(self, content: Seen | Refused) -> Decided | Refused:
+        try:
+            return self._recognition([content], self._positions)[0]
+        except DependencyDownError:
+            raise
+        except Exception as error:
+            log.exception("a photo could not be judged")
+            return Refused(Reason.PROCESSING_FAILED, f"{type(error).__name__}: {error}"[:300], "recognise")
+
+    def _processed(self, finished: Sequence[Done]) -> list[Processed]:
+        results: list[Processed] = []
+        for done in finished:
+            if _is_tombstone(done.record):
+                self._erasing = False
+            reason = done.verdict.reason if isinstance(done.verdict, Refused) else None
+            results.append(Processed.of(done.record, self._outputs(done), reason))
+        return results
+
+
+def _is_tombstone(record: Record) -> bool:
+    return record.value is None and not record.defect
