@@ -19,11 +19,11 @@ from damagewatch.domain import DependencyDownError
 
 
 class FencedError(Exception):
-    """Another worker of our name took our place in the group: end this process, and do not leave the group."""
+    """Another worker of our name took our place in the group: end the process, and do not leave the group."""
 
 
 class OutputRefusedError(Exception):
-    """The broker or the client never takes this output (too large, invalid); `source` and `offset` made it."""
+    """Kafka never takes this output (too large, invalid), which came of `source` and `offset`."""
 
     def __init__(self, source: Partition, offset: int, detail: str) -> None:
         super().__init__(f"{source.topic}[{source.number}]@{offset}: {detail}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol, cast
 
 from damagewatch.domain import Reason
 
 
 class Observer(Protocol):
-    """Told what happens on the stream. Every method does nothing unless overridden; none may raise or wait."""
+    """Told what happens on the stream. None of the methods may raise or wait."""
 
     def polled(self) -> None:
         """The loop is alive: told at least once a second while it runs, paused or not."""
@@ -45,5 +45,10 @@ class Observer(Protocol):
         """Records not yet committed by partition, and the age of the oldest that we know of."""
 
 
-class Silence(Observer):
-    """Tells nobody."""
+class _Silence:
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
+SILENCE = cast(Observer, _Silence())
+"""Tells nobody."""

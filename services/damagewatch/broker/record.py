@@ -1,4 +1,4 @@
-"""The values that travel through the broker package: what came in, what goes out, and how they belong together."""
+"""The values that travel through this package: what came in, what goes out, what belongs together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the stream processor hands records to: five verbs, after the processing strategies of getsentry/arroyo."""
+"""What the stream processor hands records to: five verbs, after the strategies of getsentry/arroyo."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 from damagewatch.broker.record import Processed, Record
 
 
-class Backpressure(Exception):  # noqa: N818 - says that it is full, which is no error
+class Backpressure(Exception):
     """The strategy holds as much as it may. The record was not taken: poll, then submit it again."""
 
 

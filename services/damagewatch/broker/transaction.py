@@ -34,7 +34,7 @@ class Membership:
     instance: str | None
 
     def __post_init__(self) -> None:
-        # Kafka takes anonymous offsets from anybody: no generation, no check (ClassicGroup.validateOffsetCommit).
+        # Kafka checks no generation of anonymous offsets (ClassicGroup.validateOffsetCommit).
         if self.generation <= 0 or not self.member:
             raise ValueError(f"not a member of a stable group: {self}")
 
@@ -60,7 +60,7 @@ class BoundedProducer(KafkaProducer):  # type: ignore[misc]
             raise _timeout("no answer from the transaction coordinator")
 
     def drop(self) -> None:
-        """Ends the sender thread and its connections at once. Nothing is sent any more, nothing is aborted."""
+        """Ends the sender thread and its connections at once. Nothing more is sent, nothing is aborted."""
         self._unregister_cleanup()
         self._closed = True
         self._sender.force_close()
