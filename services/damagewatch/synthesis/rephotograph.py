@@ -65,8 +65,8 @@ def rephotograph(
     if mirror:
         homography = homography @ np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]])
     image = _warped(photo, homography)
-    image = _relit(image, rng, strength)
-    image = _captured(image, rng, strength)
+    image = relight(image, rng, strength)
+    image = capture(image, rng, strength)
     quality = round(95 - strength * rng.uniform(5, 50))
     return Rephotograph(image, homography, min(max(quality, 20), 95))
 
@@ -131,7 +131,7 @@ def _warped(photo: Image, homography: NDArray[np.float64]) -> Image:
     return np.asarray(warped, dtype=np.uint8)
 
 
-def _relit(image: Image, rng: np.random.Generator, strength: float) -> Image:
+def relight(image: Image, rng: np.random.Generator, strength: float) -> Image:
     """Exposure, white balance, contrast and gamma by tables; fall-off, shadow and glare by smooth maps."""
     exposure = 2.0 ** (rng.uniform(-0.55, 0.45) * strength)
     gamma = 2.0 ** (rng.uniform(-0.35, 0.35) * strength)
@@ -204,7 +204,7 @@ def _streak(
     return np.asarray(np.exp(-(np.abs(across / width) ** 1.5) - (along / length) ** 2), np.float32)
 
 
-def _captured(image: Image, rng: np.random.Generator, strength: float) -> Image:
+def capture(image: Image, rng: np.random.Generator, strength: float) -> Image:
     """Saturation, blur, resolution, sharpening and noise of another camera."""
     if not strength:
         return image
