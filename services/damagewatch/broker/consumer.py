@@ -181,7 +181,26 @@ class GroupConsumer:
         except KafkaError as error:
             raise sorted_out(error, "connecting a consumer") from error
         consumer.subscribe(topics=list(self._topics), listener=self._listener)
+        try:
+            self._await_topics(consumer)
+        except DependencyDownError:
+            consumer.close(autocommit=False)
+            raise
         self._consumer = consumer
+
+    def _await_topics(self, consumer: Any) -> None:
+        """Waits until the client knows the topics, since it would join the group without them.
+
+        kafka-python forgets that it wanted new topics when an older metadata request is answered meanwhile,
+        and then sits without partitions until the next refresh, five minutes later.
+        """
+        cluster = consumer._cluster
+        deadline = time.monotonic() + self._options.connect_timeout
+        while missing := [name for name in self._topics if not cluster.partitions_for_topic(name)]:
+            if time.monotonic() > deadline:
+                raise DependencyDownError("kafka", f"no such topic: {', '.join(missing)}")
+            cluster.request_update()
+            time.sleep(0.05)
 
     def _drop_consumer(self, timeout: float) -> None:
         consumer, self._consumer = self._consumer, None
