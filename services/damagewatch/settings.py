@@ -29,6 +29,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 import damagewatch
+from damagewatch.broker.deadletter import BreakerPolicy
 from damagewatch.broker.options import MAX_MESSAGE_BYTES, KafkaOptions, SaslMechanism, SecurityProtocol
 from damagewatch.contracts import codec, topics
 
@@ -43,7 +44,7 @@ MiB: Final = 1024 * 1024
 
 # Kubernetes sets these in every pod, for each service whose name begins with damagewatch.
 _SERVICE_LINK: Final = re.compile(
-    r"_SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?$|_PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$"
+    r"(?<!_)_(SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$"
 )
 
 
@@ -319,7 +320,6 @@ class Matcher(Group):
     batch_photos: Annotated[int, Field(ge=1, le=1024)] = Field(
         default=8, description="Most photos of a batch."
     )
-    batch_bytes: Count = Field(default=32 * MiB, description="Bytes of photos at which a batch is full.")
     batch_age: Seconds = Field(
         default=0.05, description="Seconds that a photo waits at most for its batch to fill."
     )
@@ -332,18 +332,30 @@ class Matcher(Group):
     drain_timeout: Seconds = Field(
         default=20.0, description="Seconds to finish what is in work when asked to stop."
     )
-    dead_letter_count: Count = Field(
-        default=20,
-        description="Dead letters within the window below which the share of them does not matter.",
-    )
-    dead_letter_share: Share = Field(
-        default=0.5,
-        description="Share of records within the window that may be dead letters, 0 to 1; above it the "
-        "stream pauses: not the photos but the deployment must be broken.",
-    )
     dead_letter_window: Seconds = Field(
-        default=60.0, description="Seconds over which dead letters are counted."
+        default=BreakerPolicy().window, description="Seconds over which dead letters are counted."
     )
+    dead_letter_ratio: Share = Field(
+        default=BreakerPolicy().ratio,
+        description="Share of the window's records that may be dead letters, 0 to 1. Above it, and above one "
+        "of the two limits below, the stream stops until a person has looked.",
+    )
+    dead_letter_limit: Count = Field(
+        default=BreakerPolicy().limit, description="Dead letters of any reason allowed within the window."
+    )
+    failure_limit: Count = Field(
+        default=BreakerPolicy().failed_limit,
+        description="Dead letters allowed within the window because our own code failed.",
+    )
+
+    def breaker(self) -> BreakerPolicy:
+        """For `damagewatch.broker`."""
+        return BreakerPolicy(
+            window=self.dead_letter_window,
+            ratio=self.dead_letter_ratio,
+            limit=self.dead_letter_limit,
+            failed_limit=self.failure_limit,
+        )
 
 
 class Alerting(Group):

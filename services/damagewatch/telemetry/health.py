@@ -1,0 +1,80 @@
+"""Whether the process hangs (live) and whether it has begun to work (ready).
+
+Neither looks at Kafka, the index or the lag: a restart mends none of them, and pods that turn unready all at
+once block every roll-out and drain. What is wrong there is told as a problem in the same answers, and by the
+metrics.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An answer: `reasons` say why not, `problems` what is wrong beside that."""
+
+    ok: bool
+    reasons: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+class Health:
+    """Told by the thread that polls, asked by the server's. Thread safe.
+
+    Args:
+        heartbeat_timeout: seconds without `beat` after which the polling thread counts as hanging; more than
+            the longest batch.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, heartbeat_timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._timeout = heartbeat_timeout
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._last_beat: float | None = None
+        self._stopping = False
+        self._problems: dict[str, str] = {}
+
+    def beat(self) -> None:
+        """The polling thread has come round again. The first beat says that the start-up is over."""
+        self._last_beat = self._clock()
+
+    def stop(self) -> None:
+        """The process was asked to end and is finishing its work."""
+        self._stopping = True
+
+    def problem(self, name: str, detail: str | None) -> None:
+        """Something that is told without tripping a probe, or (None) that it is over."""
+        with self._lock:
+            if detail is None:
+                self._problems.pop(name, None)
+            else:
+                self._problems[name] = detail
+
+    def live(self) -> Report:
+        """Whether the polling thread still comes round; yes as long as it has not begun."""
+        return self._report(self._hanging())
+
+    def ready(self) -> Report:
+        """Whether the start-up is over, the polling thread comes round, and nobody asked to stop."""
+        reasons = list(self._hanging())
+        if self._last_beat is None:
+            reasons.append("starting")
+        if self._stopping:
+            reasons.append("stopping")
+        return self._report(tuple(reasons))
+
+    def _hanging(self) -> tuple[str, ...]:
+        last_beat = self._last_beat
+        if last_beat is None or (age := self._clock() - last_beat) <= self._timeout:
+            return ()
+        return (f"no poll for {age:.0f} s; at most {self._timeout:.0f} s are allowed",)
+
+    def _report(self, reasons: tuple[str, ...]) -> Report:
+        with self._lock:
+            problems = tuple(f"{name}: {detail}" for name, detail in self._problems.items())
+        return Report(not reasons, reasons, problems)

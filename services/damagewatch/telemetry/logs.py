@@ -1,0 +1,88 @@
+"""Logs on standard error: JSON lines for machines, plain lines for a person.
+
+All code logs to the standard library's loggers; `extra={...}` becomes fields. Photos and secrets do not get
+here: bytes are replaced by their length, fields named after secrets by asterisks, long texts are cut, and
+tracebacks show no local variables.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Final, Literal
+
+import structlog
+
+_SECRETS: Final = ("password", "secret", "token", "api_key", "authorization")
+_MAX_TEXT: Final = 4_000
+_MAX_TRACEBACK: Final = 16_000
+
+
+def configure(level: str = "INFO", form: Literal["auto", "json", "console"] = "auto") -> None:
+    """Sends all logs to standard error. Calling it again replaces what was set before.
+
+    Args:
+        level: the least that is logged: DEBUG, INFO, WARNING or ERROR.
+        form: json, console, or auto: console on a terminal, else json.
+    """
+    console = form == "console" or (form == "auto" and sys.stderr.isatty())
+    gathered: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _clean,
+    ]
+    shown: list[structlog.typing.Processor] = (
+        [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
+        if console
+        else [
+            structlog.processors.format_exc_info,
+            _clean,
+            structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
+        ]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_without_bytes)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=gathered,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *shown],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    # At DEBUG kafka-python formats every value, photos included; at INFO it tells of every connection.
+    logging.getLogger("kafka").setLevel(max(logging.WARNING, root.level))
+
+
+def _clean(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Masks secrets, shows bytes as their length, cuts long texts."""
+    for name, value in list(event.items()):
+        if any(secret in name.lower() for secret in _SECRETS):
+            event[name] = "***"
+        elif isinstance(value, bytes | bytearray | memoryview):
+            event[name] = f"<{len(value)} bytes>"
+        elif isinstance(value, str):
+            event[name] = _cut(value, _MAX_TRACEBACK if name == "exception" else _MAX_TEXT)
+    return event
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}... ({len(text)} characters)"
+
+
+def _without_bytes(record: logging.LogRecord) -> bool:
+    """Shows bytes among the arguments of a message as their length, before they are formatted."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            f"<{len(value)} bytes>" if isinstance(value, bytes | bytearray | memoryview) else value
+            for value in record.args
+        )
+    return True

@@ -1,0 +1,200 @@
+"""What Prometheus sees. Names and units follow https://prometheus.io/docs/practices/naming/.
+
+Labels take values from our own code only (reasons, kinds, stages, partitions ...): never a claim, a photo or
+a tenant. Counters of decisions count a photo again when it is read again after an aborted transaction; those
+of commits do not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+from damagewatch.domain import Alert, AlertKind, DamageType, Detections, Reason
+
+_PREFIX: Final = "damagewatch"
+_STAGE_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_PATIENT_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)
+_BATCH: Final = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Metrics:
+    """All metrics of one process, in a registry of their own. Thread safe.
+
+    Args:
+        version: of damagewatch.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, version: str = "", clock: Callable[[], float] = time.time) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self._clock = clock
+        self._oldest: float | None = None
+        self._lagging: set[int] = set()
+
+        self._info("build", "Version of damagewatch.").info({"version": version})
+        self._models = self._info("models", "Versions of the models that judge.")
+
+        self._received = self._counter("records_received", "Records read from the stream.")
+        self._received_bytes = self._counter("received_bytes", "Bytes of the records read from the stream.")
+        self._in_flight = self._gauge("in_flight_photos", "Records read and not yet finished.")
+        self._in_flight_bytes = self._gauge("in_flight_bytes", "Bytes of the records not yet finished.")
+        self._batch = self._histogram("batch_photos", "Photos of a micro-batch.", _BATCH)
+        self._stage = self._histogram(
+            "stage_seconds", "Seconds that one step took for a photo or batch.", _STAGE_SECONDS, "stage"
+        )
+
+        self._photos = self._counter("photos", "Photos decided.")
+        self._damages = self._counter("damages", "Damages found, by type.", "type")
+        self._alerts = self._counter("alerts", "Alerts decided, by kind.", "kind")
+        self._end_to_end = self._histogram(
+            "end_to_end_seconds", "Seconds from a record's timestamp to the decision.", _PATIENT_SECONDS
+        )
+
+        self._committed = self._counter("records_committed", "Records whose outputs were committed.")
+        self._outputs = self._counter("outputs_committed", "Records published and committed.", "topic")
+        self._dead_letters = self._counter("dead_letters", "Dead letters committed, by reason.", "reason")
+        self._transactions = self._counter("transactions", "Transactions ended, by outcome.", "outcome")
+        self._transaction = self._histogram(
+            "transaction_seconds", "Seconds that a committed transaction took.", _STAGE_SECONDS
+        )
+        self._stale = self._counter("stale_results", "Results dropped as their partition was taken from us.")
+
+        self._rebalances = self._counter("rebalances", "Times that partitions were assigned to us.")
+        self._partitions = self._gauge("assigned_partitions", "Partitions that are ours.")
+        self._lag = self._gauge("lag_records", "Records of a partition not yet committed.", "partition")
+        self._gauge(
+            "oldest_uncommitted_seconds", "Age of the oldest record not yet committed; 0 where there is none."
+        ).set_function(self._oldest_age)
+        self._paused = self._gauge("paused", "1 while no records are taken.")
+        self._pauses = self._counter("pauses", "Times that taking records was paused.")
+
+        self._retries = self._counter("retries", "Times that a dependency was tried again.", "dependency")
+        self._up = self._gauge("dependency_up", "1 while a dependency answers, 0 while not.", "dependency")
+        self._index_points = self._gauge("index_points", "Damages remembered, all tenants.")
+
+        for reason in Reason:  # a series that begins at 0 shows its first increase
+            self._dead_letters.labels(reason.value)
+        for kind in AlertKind:
+            self._alerts.labels(kind.value)
+        for type_ in DamageType:
+            if type_ is not DamageType.WHOLE:
+                self._damages.labels(type_.value)
+        for outcome in ("committed", "aborted"):
+            self._transactions.labels(outcome)
+
+    def models(self, versions: Mapping[str, str]) -> None:
+        """Version of each model, by what it does."""
+        self._models.info(dict(versions))
+
+    def received(self, count: int, size: int) -> None:
+        """`count` records of `size` bytes in all were read."""
+        self._received.inc(count)
+        self._received_bytes.inc(size)
+
+    def in_flight(self, count: int, size: int) -> None:
+        """So many records and bytes are read and not finished."""
+        self._in_flight.set(count)
+        self._in_flight_bytes.set(size)
+
+    def batch(self, photos: int) -> None:
+        """A micro-batch of so many photos was formed."""
+        self._batch.observe(photos)
+
+    def stage(self, stage: str, seconds: float) -> None:
+        """One step took so long."""
+        self._stage.labels(stage).observe(seconds)
+
+    def decided(self, detections: Detections, alerts: Sequence[Alert], age: float) -> None:
+        """A photo was decided, `age` seconds after its record's timestamp."""
+        self._photos.inc()
+        for damage in detections.damages:
+            if damage.type is not DamageType.WHOLE:
+                self._damages.labels(damage.type.value).inc()
+        for alert in alerts:
+            self._alerts.labels(alert.kind.value).inc()
+        self._end_to_end.observe(max(age, 0.0))
+
+    def committed(self, records: int, outputs: Mapping[str, int], seconds: float) -> None:
+        """A transaction that covers so many records was committed; `outputs` counts records by topic."""
+        self._transactions.labels("committed").inc()
+        self._transaction.observe(seconds)
+        self._committed.inc(records)
+        for topic, count in outputs.items():
+            self._outputs.labels(topic).inc(count)
+
+    def dead_lettered(self, reasons: Mapping[Reason, int]) -> None:
+        """Dead letters were committed."""
+        for reason, count in reasons.items():
+            self._dead_letters.labels(reason.value).inc(count)
+
+    def aborted(self) -> None:
+        """A transaction failed."""
+        self._transactions.labels("aborted").inc()
+
+    def stale(self, count: int) -> None:
+        """Results were dropped."""
+        self._stale.inc(count)
+
+    def assigned(self, partitions: int) -> None:
+        """A rebalance left us with so many partitions."""
+        self._rebalances.inc()
+        self._partitions.set(partitions)
+
+    def paused(self, paused: bool) -> None:
+        """Whether records are taken."""
+        self._paused.set(paused)
+        if paused:
+            self._pauses.inc()
+
+    def lag(self, lags: Mapping[int, int], oldest: float) -> None:
+        """Records not yet committed by partition, and the age in seconds of the oldest."""
+        for partition in self._lagging - lags.keys():  # another worker's now
+            self._lag.remove(str(partition))
+        for partition, count in lags.items():
+            self._lag.labels(str(partition)).set(count)
+        self._lagging = set(lags)
+        self._oldest = self._clock() - oldest if any(lags.values()) else None
+
+    def retried(self, dependency: str) -> None:
+        """A dependency that did not answer is tried again."""
+        self._retries.labels(dependency).inc()
+
+    def dependency(self, dependency: str, up: bool) -> None:
+        """Whether a dependency answers."""
+        self._up.labels(dependency).set(up)
+
+    def index_points(self, count: int) -> None:
+        """So many damages are remembered."""
+        self._index_points.set(count)
+
+    def _oldest_age(self) -> float:
+        oldest = self._oldest
+        return 0.0 if oldest is None else max(self._clock() - oldest, 0.0)
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(f"{_PREFIX}_{name}", meaning, labels, registry=self.registry)
+
+    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        return Gauge(f"{_PREFIX}_{name}", meaning, labels, registry=self.registry)
+
+    def _histogram(self, name: str, meaning: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        return Histogram(f"{_PREFIX}_{name}", meaning, labels, registry=self.registry, buckets=buckets)
+
+    def _info(self, name: str, meaning: str) -> Info:
+        return Info(f"{_PREFIX}_{name}", meaning, registry=self.registry)

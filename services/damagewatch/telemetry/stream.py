@@ -1,0 +1,87 @@
+"""What the stream tells, passed on to metrics, health and logs.
+
+Fits `damagewatch.broker.observer.Observer`, of which this package knows nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+
+from damagewatch.domain import Reason
+from damagewatch.telemetry.health import Health
+from damagewatch.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class StreamTelemetry:
+    """An observer of the stream. All is told on the polling thread; nothing waits.
+
+    Args:
+        metrics: count it.
+        health: learns that the polling thread comes round, and what is wrong.
+    """
+
+    def __init__(self, metrics: Metrics, health: Health) -> None:
+        self._metrics = metrics
+        self._health = health
+        self._paused = False
+
+    def polled(self) -> None:
+        """See `Observer`."""
+        self._health.beat()
+
+    def records_in(self, count: int, size: int) -> None:
+        """See `Observer`."""
+        self._metrics.received(count, size)
+
+    def in_flight(self, count: int, size: int) -> None:
+        """See `Observer`."""
+        self._metrics.in_flight(count, size)
+
+    def committed(self, records: int, outputs: Mapping[str, int], seconds: float) -> None:
+        """See `Observer`."""
+        self._metrics.committed(records, outputs, seconds)
+
+    def dead_lettered(self, reasons: Mapping[Reason, int]) -> None:
+        """See `Observer`."""
+        self._metrics.dead_lettered(reasons)
+        told = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+        log.warning("dead letters: %s", told)
+
+    def aborted(self, detail: str) -> None:
+        """See `Observer`."""
+        self._metrics.aborted()
+        log.warning("a transaction failed, its records are read again: %s", detail)
+
+    def stale(self, count: int) -> None:
+        """See `Observer`."""
+        self._metrics.stale(count)
+
+    def assigned(self, partitions: int) -> None:
+        """See `Observer`."""
+        self._metrics.assigned(partitions)
+        log.info("%d partitions are ours", partitions)
+
+    def paused(self, detail: str, seconds: float) -> None:
+        """See `Observer`. A pause that is prolonged counts once."""
+        if not self._paused:
+            self._metrics.paused(True)
+            again = f"trying again in {seconds:.1f} s" if math.isfinite(seconds) else "until restarted"
+            log.warning("paused (%s): %s", again, detail)
+        self._paused = True
+        self._health.problem("paused", detail)
+
+    def resumed(self) -> None:
+        """See `Observer`."""
+        if self._paused:
+            self._metrics.paused(False)
+            log.info("resumed")
+        self._paused = False
+        self._health.problem("paused", None)
+
+    def lag(self, lags: Mapping[int, int], oldest_seconds: float) -> None:
+        """See `Observer`."""
+        self._metrics.lag(lags, oldest_seconds)
