@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from damagewatch.broker.record import OutgoingRecord, Processed, Record
+from damagewatch.broker.record import OutgoingRecord, Partition, Processed, Record
 from damagewatch.broker.strategy import Backpressure
 from damagewatch.contracts import codec
 from damagewatch.domain import DependencyDownError, Erasure, Origin, Reason, Refused
@@ -77,7 +77,7 @@ class Outputs(Protocol):
 
 
 class MatcherStrategy:
-    """A `damagewatch.broker` strategy: see there for the five verbs.
+    """A `damagewatch.broker` strategy over one topic, for one assignment: see there for the five verbs.
 
     An erasure goes through alone: it waits until everything before it is done, and nothing enters until it
     is, so that no photo of the claim is half-way in when the claim is erased.
@@ -90,7 +90,7 @@ class MatcherStrategy:
         recognition: Recognition,
         erase: Eraser,
         outputs: Outputs,
-        positions: Positions,
+        starts: Mapping[Partition, int],
         bounds: Bounds,
         tenant: str,
         observe_batch: Callable[[int], None] = lambda size: None,
@@ -102,7 +102,7 @@ class MatcherStrategy:
             recognition: what happens to a batch.
             erase: forgets a claim.
             outputs: writes verdicts.
-            positions: how far we are on the partitions of this assignment.
+            starts: of each partition of this assignment the offset that it starts from.
             bounds: how much is in work at once.
             tenant: of messages that name none.
             observe_batch: told the size of each batch.
@@ -111,7 +111,8 @@ class MatcherStrategy:
         self._recognition = recognition
         self._erase = erase
         self._outputs = outputs
-        self._positions = positions
+        self._starts = starts
+        self._positions = Positions()
         self._tenant = tenant
         self._observe_batch = observe_batch
         self._photos: ParallelStage[Record, Work] = ParallelStage(
@@ -134,7 +135,7 @@ class MatcherStrategy:
 
     def submit(self, record: Record) -> None:
         """See `Strategy`."""
-        erasure = _is_tombstone(record)
+        erasure = record.value is None
         inside = self._photos.items + len(self._between) + self._batches.items
         if self._erasing or (erasure and inside):
             raise Backpressure
@@ -143,6 +144,10 @@ class MatcherStrategy:
         except StageFull:
             raise Backpressure from None
         self._erasing = erasure
+        if not self._positions.next_offset:
+            self._positions.next_offset.update(
+                {(record.topic_id, source.number): offset for source, offset in self._starts.items()}
+            )
 
     def poll(self) -> Sequence[Processed]:
         """See `Strategy`."""
@@ -184,8 +189,6 @@ class MatcherStrategy:
     def _look(self, record: Record) -> Work:
         """On one of several threads."""
         try:
-            if record.defect:
-                raise Refused(Reason.MESSAGE_UNREADABLE, record.defect, "parse")
             if record.value is None:
                 tenant, claim_id = codec.decode_tombstone(record.key, record.headers, self._tenant)
                 return Work(record, Forget(tenant, claim_id))
@@ -223,12 +226,8 @@ class MatcherStrategy:
     def _processed(self, finished: Sequence[Done]) -> list[Processed]:
         results: list[Processed] = []
         for done in finished:
-            if _is_tombstone(done.record):
+            if done.record.value is None:
                 self._erasing = False
             reason = done.verdict.reason if isinstance(done.verdict, Refused) else None
             results.append(Processed.of(done.record, self._outputs(done), reason))
         return results
-
-
-def _is_tombstone(record: Record) -> bool:
-    return record.value is None and not record.defect

@@ -1,0 +1,152 @@
+"""The matcher as a process: puts the parts together, runs until told to stop, and lets go of everything."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+import damagewatch
+from damagewatch.assembly import load_models, make_intake, make_recognition, open_index
+from damagewatch.broker.consumer import GroupConsumer
+from damagewatch.broker.deadletter import Breaker, DeadLetters
+from damagewatch.broker.processor import StreamProcessor
+from damagewatch.broker.record import OutgoingRecord, Partition
+from damagewatch.broker.transaction import TransactionSession
+from damagewatch.domain import DependencyDownError, Erasure
+from damagewatch.evidence import EvidenceStore
+from damagewatch.index import DamageIndex
+from damagewatch.matcher.outputs import TopicOutputs
+from damagewatch.matcher.strategy import Bounds, Done, MatcherStrategy
+from damagewatch.pipeline.recognition import Decided
+from damagewatch.settings import Settings
+from damagewatch.telemetry.health import Health
+from damagewatch.telemetry.metrics import Metrics
+from damagewatch.telemetry.server import TelemetryServer
+from damagewatch.telemetry.stream import StreamTelemetry
+
+log = structlog.stdlib.get_logger("damagewatch.matcher")
+
+COUNT_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimEraser:
+    """Forgets a claim in the index and in the evidence store."""
+
+    index: DamageIndex
+    evidence: EvidenceStore
+
+    def __call__(self, tenant: str, claim_id: str) -> Erasure:
+        """See `damagewatch.matcher.strategy.Eraser`."""
+        points = self.index.erase(tenant, claim_id)
+        crops = self.evidence.erase(tenant, claim_id)
+        self.index.flush()
+        return Erasure(tenant, claim_id, points, crops, datetime.now(UTC))
+
+
+def run(settings: Settings, stop: threading.Event) -> None:
+    """Runs a matcher until `stop` is set; then finishes what is in work, commits, and leaves the group.
+
+    Raises:
+        ModelRefusedError: a model does not fit its manifest.
+        DependencyDownError: another process holds the index's folder.
+        FencedError: another matcher of the same name has started.
+        OSError: the telemetry port cannot be listened on.
+    """
+    version = damagewatch.version()
+    metrics, health = Metrics(version), Health(settings.telemetry.heartbeat_timeout)
+    with ExitStack() as closing:
+        telemetry = closing.enter_context(
+            TelemetryServer(health, metrics.registry, settings.telemetry.host, settings.telemetry.port)
+        )
+        models = load_models(settings)
+        metrics.models(models.versions)
+        index = open_index(settings, models)
+        closing.callback(index.close)
+        evidence = EvidenceStore(settings.evidence.url)
+        dead_letters = DeadLetters(settings.kafka.topics.dead_letters, version)
+        outputs = TopicOutputs(
+            detections=settings.kafka.topics.detections,
+            alerts=settings.kafka.topics.alerts,
+            dead_letters=dead_letters,
+        )
+        intake = make_intake(settings, models, evidence, metrics.stage)
+        recognition = make_recognition(settings, models, index, metrics.stage)
+
+        def counted(done: Done) -> tuple[OutgoingRecord, ...]:
+            if isinstance(done.verdict, Decided):
+                age = time.time() - done.record.timestamp_ms / 1000
+                metrics.decided(done.verdict.detections, done.verdict.alerts, age)
+            return outputs(done)
+
+        bounds = Bounds(
+            threads=settings.onnx.threads,
+            photos=settings.matcher.in_flight_photos,
+            bytes=settings.matcher.in_flight_bytes,
+            batch_photos=settings.matcher.batch_photos,
+            batch_age=settings.matcher.batch_age,
+        )
+
+        def make_strategy(starts: Mapping[Partition, int]) -> MatcherStrategy:
+            return MatcherStrategy(
+                intake=intake,
+                recognition=recognition,
+                erase=ClaimEraser(index, evidence),
+                outputs=counted,
+                starts=starts,
+                bounds=bounds,
+                tenant=settings.tenant,
+                observe_batch=metrics.batch,
+            )
+
+        options = settings.kafka.options()
+        processor = StreamProcessor(
+            GroupConsumer(options, [settings.kafka.topics.images]),
+            make_strategy,
+            lambda: TransactionSession(options),
+            dead_letters=dead_letters,
+            breaker=Breaker(settings.matcher.breaker()),
+            observer=StreamTelemetry(metrics, health),
+        )
+        counting = threading.Thread(
+            target=_count_points, args=(index, metrics, stop), name="count", daemon=True
+        )
+        counting.start()
+        log.info(
+            "matcher started",
+            version=version,
+            worker=options.worker,
+            group=options.group,
+            kafka=",".join(options.bootstrap_servers),
+            index=settings.index.url or str(settings.index.path),
+            telemetry_port=telemetry.port,
+            models=dict(models.versions),
+        )
+        processor.run(stop, settings.matcher.drain_timeout)
+        stop.set()
+        counting.join(COUNT_SECONDS)
+        log.info("matcher stopped")
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set; the handlers do nothing else. For the main thread."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _count_points(index: DamageIndex, metrics: Metrics, stop: threading.Event) -> None:
+    """Keeps the metric of the index's size current, off the hot path."""
+    while True:
+        with suppress(DependencyDownError):
+            metrics.index_points(index.count())
+        if stop.wait(COUNT_SECONDS):
+            return
