@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ from damagewatch.index.points import Scope
 # The local mode says that it ignores search parameters; it scans all vectors, which is what we want of it.
 pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact")
 
+SERVER = os.environ.get("DAMAGEWATCH_INDEX__URL")
 Make = Callable[..., Sighting]
 
 
@@ -45,6 +47,28 @@ def test_the_score_is_the_cosine_and_the_nearest_come_first(index: DamageIndex, 
     for candidate in found:
         cosine = float(query.embedding @ candidate.sighting.embedding)
         assert candidate.score == pytest.approx(cosine, abs=1e-5)
+
+
+def test_a_search_without_features_names_the_same_and_complete_adds_them(
+    index: DamageIndex, sighting: Make
+) -> None:
+    stored = [sighting(claim=f"C-{i}", photo_hash=7) for i in range(80)]
+    index.upsert(stored)
+    query = sighting(claim="query", photo_hash=7)
+    (light,) = index.search([query], limit=70, features=False)
+    (full,) = index.search([query], limit=70)
+    (copies,) = index.copies([query], [7], limit=3, features=False)
+    assert [(c.score, c.sighting.damage) for c in light] == [(c.score, c.sighting.damage) for c in full]
+    assert all(len(item.sighting.features) == 0 for item in (*light, *copies))
+    index.erase("acme", light[3].sighting.photo.claim_id)
+    completed = index.complete([c.sighting for c in light])
+    assert len(completed) == 69
+    for one in full:
+        if one is not full[3]:
+            two = completed[one.sighting.damage.damage_id]
+            assert np.array_equal(two.features.descriptors, one.sighting.features.descriptors)
+            assert np.array_equal(two.thumbnail, one.sighting.thumbnail)
+    assert index.complete([]) == {}
 
 
 def test_each_query_of_a_batch_gets_its_own_answer(index: DamageIndex, sighting: Make) -> None:
@@ -174,8 +198,12 @@ def test_optimizing_loses_nothing(index: DamageIndex, sighting: Make) -> None:
     assert {c.sighting.photo.claim_id for c in found} == {f"C-{i}" for i in range(60) if i != 7}
 
 
+@pytest.mark.parametrize("open_index", ["edge", *(["server"] if SERVER else [])], indirect=True)
 def test_many_threads_use_one_index(index: DamageIndex, sighting: Make) -> None:
-    """Each upserts before it searches: of any two, at least the later sees the other (no pair is missed)."""
+    """Each upserts before it searches: of any two, at least the later sees the other (no pair is missed).
+
+    Not in qdrant-client's local mode, which is not thread safe.
+    """
     seen: dict[int, set[str]] = {}
     failures: list[BaseException] = []
 

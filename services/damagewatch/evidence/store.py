@@ -14,7 +14,7 @@ from typing import Any, Final
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from ..domain import DependencyDownError, PhotoRef
+from damagewatch.domain import DependencyDownError, PhotoRef
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 """Most bytes that `EvidenceStore.read` returns: far more than any crop has."""
@@ -103,7 +103,7 @@ class EvidenceStore:
 
 
 def quote(name: str) -> str:
-    """One path segment for any name: letters, digits, `_` and `-` stay, other bytes become `=2F` and the like.
+    """One path segment for any name: letters, digits, `_` and `-` stay, other bytes become `=2F` or so.
 
     Different names give different segments; long ones end in a digest. Not percent-encoding, which browsers
     and object stores' own tools would undo.

@@ -20,7 +20,8 @@ from typing import Final
 
 import qdrant_edge as edge
 
-from ..domain import DependencyDownError
+from damagewatch.domain import DependencyDownError
+
 from . import payload as codec
 from .interface import ANY_LAYOUT_PREFIX
 from .points import Point, PointIndex, Query, Scope, oversampling
@@ -182,7 +183,7 @@ def _request(query: Query) -> edge.QueryRequest:
             limit=query.limit,
             filter=_filter(query.scope),
             with_payload=True if query.fields is None else list(query.fields),
-            with_vector=query.fields is None,
+            with_vector=query.with_vector,
         )
     return edge.QueryRequest(
         limit=query.limit,
@@ -191,8 +192,8 @@ def _request(query: Query) -> edge.QueryRequest:
         params=edge.SearchParams(
             quantization=edge.QuantizationSearchParams(rescore=True, oversampling=oversampling(query.limit))
         ),
-        with_payload=list(query.fields or ()),
-        with_vector=False,
+        with_payload=True if query.fields is None else list(query.fields),
+        with_vector=query.with_vector,
     )
 
 

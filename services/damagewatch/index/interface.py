@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from uuid import UUID
 
-from ..domain import Sighting
+from damagewatch.domain import Sighting
 
 LAYOUT = 1
 """Version of the stored payload, in the collection's name: no reader meets a layout that it cannot read."""
@@ -52,17 +53,32 @@ class DamageIndex(Protocol):
         """Remember `sightings`: every search that starts after the return sees them. Harmless to repeat."""
         ...
 
-    def search(self, queries: Sequence[Sighting], limit: int) -> list[list[Candidate]]:
-        """For each query its at most `limit` nearest damages of other claims of its tenant, nearest first."""
+    def search(
+        self, queries: Sequence[Sighting], limit: int, *, features: bool = True
+    ) -> list[list[Candidate]]:
+        """For each query its at most `limit` nearest damages of other claims of its tenant, nearest first.
+
+        Without `features` the sightings have no local features and a black thumbnail, which are 98 % of what
+        is stored of them: `complete` reads them for the few that are worth it.
+        """
+        ...
+
+    def complete(self, sightings: Sequence[Sighting]) -> dict[UUID, Sighting]:
+        """The same sightings with features and thumbnail, by damage id; without those erased meanwhile."""
         ...
 
     def copies(
-        self, photos: Sequence[Sighting], mirrored_hashes: Sequence[int], limit: int
+        self,
+        photos: Sequence[Sighting],
+        mirrored_hashes: Sequence[int],
+        limit: int,
+        *,
+        features: bool = True,
     ) -> list[list[Copy]]:
         """For each photo the copies of it in other claims of its tenant: exact ones first, then by distance.
 
         `photos` are any regions of the photos in question; `mirrored_hashes` the perceptual hashes (64 bits)
-        of the same photos mirrored left to right.
+        of the same photos mirrored left to right; `features` as in `search`.
         """
         ...
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..domain import (
+from damagewatch.domain import (
     Box,
     Damage,
     DamageType,
@@ -42,6 +42,29 @@ SHA256 = "sha256"
 
 THUMBNAIL_SIDE = 64
 DESCRIPTOR_LENGTH = 64
+
+LIGHT = (
+    TENANT,
+    CLAIM,
+    "photo",
+    SHA256,
+    PHOTO_HASH,
+    "type",
+    "severity",
+    "score",
+    "box",
+    "polygons",
+    "size",
+    "window",
+    "crop_uri",
+    "attributes",
+    "received_at",
+    "origin",
+)
+"""All that `decode` needs but the local features and thumbnail: 1 kB instead of 57."""
+
+NO_FEATURES = LocalFeatures(np.zeros((0, 2), np.float32), np.zeros((0, DESCRIPTOR_LENGTH), np.int8))
+NO_THUMBNAIL = np.zeros((THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
 
 
 def hash_bands(photo_hash: int) -> list[str]:
@@ -91,7 +114,7 @@ def encode(sighting: Sighting) -> Payload:
 
 
 def decode(damage_id: uuid.UUID, vector: Sequence[float], payload: Mapping[str, Any]) -> Sighting:
-    """The sighting that `encode` was given.
+    """The sighting that `encode` was given; of a `LIGHT` payload with no features and a black thumbnail.
 
     Raises:
         ValueError: The payload is not one that `encode` writes.
@@ -114,11 +137,10 @@ def decode(damage_id: uuid.UUID, vector: Sequence[float], payload: Mapping[str, 
             height=height,
             window=Box(*payload["window"]),
             embedding=np.asarray(vector, np.float32),
-            features=LocalFeatures(
-                points=_to_array(payload["points"], "<f4", (-1, 2)).astype(np.float32, copy=False),
-                descriptors=_to_array(payload["descriptors"], "i1", (-1, DESCRIPTOR_LENGTH)),
-            ),
-            thumbnail=_to_array(payload["thumbnail"], "u1", (THUMBNAIL_SIDE, THUMBNAIL_SIDE)),
+            features=_features(payload) if "points" in payload else NO_FEATURES,
+            thumbnail=_to_array(payload["thumbnail"], "u1", NO_THUMBNAIL.shape)
+            if "thumbnail" in payload
+            else NO_THUMBNAIL,
             photo_hash=int(payload[PHOTO_HASH], 16),
             crop_uri=payload["crop_uri"],
             origin=Origin(**origin) if origin is not None else None,
@@ -127,6 +149,14 @@ def decode(damage_id: uuid.UUID, vector: Sequence[float], payload: Mapping[str, 
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"point {damage_id} holds a payload that cannot be read: {error!r}") from error
+
+
+def _features(payload: Mapping[str, Any]) -> LocalFeatures:
+    points = _to_array(payload["points"], "<f4", (-1, 2)).astype(np.float32, copy=False)
+    descriptors = _to_array(payload["descriptors"], "i1", (-1, DESCRIPTOR_LENGTH))
+    if len(points) != len(descriptors):
+        raise ValueError(f"{len(points)} points, {len(descriptors)} descriptors")
+    return LocalFeatures(points, descriptors)
 
 
 def _from_box(box: Box) -> list[float]:

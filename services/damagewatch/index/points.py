@@ -11,7 +11,8 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from ..domain import PhotoRef, Sighting
+from damagewatch.domain import PhotoRef, Sighting
+
 from . import payload as codec
 from .interface import NEAR_COPY_BITS, Candidate, Copy
 
@@ -51,13 +52,14 @@ class Scope:
 class Query:
     """One look-up: the nearest to `vector` where given, any order otherwise.
 
-    `fields` are the payload's fields to return: none, some or (None) all with the vector.
+    `fields` are the payload's fields to return, None for all of them.
     """
 
     scope: Scope
     limit: int
     vector: list[float] | None = None
     fields: tuple[str, ...] | None = ()
+    with_vector: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,9 @@ class PointIndex(ABC):
                 ]
             )
 
-    def search(self, queries: Sequence[Sighting], limit: int) -> list[list[Candidate]]:
+    def search(
+        self, queries: Sequence[Sighting], limit: int, *, features: bool = True
+    ) -> list[list[Candidate]]:
         """See `DamageIndex.search`.
 
         The ids come first, without payload; then each candidate is read once, however many queries found it.
@@ -120,15 +124,29 @@ class PointIndex(ABC):
             self._check(query)
         found = self._read([Query(_others(q.photo), limit, q.embedding.tolist()) for q in queries])
         known = self._sightings(
-            (query.photo.tenant, hit.id) for query, hits in zip(queries, found, strict=True) for hit in hits
+            (
+                (query.photo.tenant, hit.id)
+                for query, hits in zip(queries, found, strict=True)
+                for hit in hits
+            ),
+            features,
         )
         return [
             [Candidate(known[hit.id], hit.score) for hit in hits if hit.id in known]  # erased meanwhile
             for hits in found
         ]
 
+    def complete(self, sightings: Sequence[Sighting]) -> dict[uuid.UUID, Sighting]:
+        """See `DamageIndex.complete`."""
+        return self._sightings(((s.photo.tenant, s.damage.damage_id) for s in sightings), features=True)
+
     def copies(
-        self, photos: Sequence[Sighting], mirrored_hashes: Sequence[int], limit: int
+        self,
+        photos: Sequence[Sighting],
+        mirrored_hashes: Sequence[int],
+        limit: int,
+        *,
+        features: bool = True,
     ) -> list[list[Copy]]:
         """See `DamageIndex.copies`."""
         if not photos:
@@ -158,9 +176,12 @@ class PointIndex(ABC):
             best = sorted(ranks.items(), key=lambda item: (not item[1][0], item[1][1], item[0].int))
             ranked.append(dict(best[:limit]))
         known = self._sightings(
-            (photo.photo.tenant, point_id)
-            for photo, ranks in zip(photos, ranked, strict=True)
-            for point_id in ranks
+            (
+                (photo.photo.tenant, point_id)
+                for photo, ranks in zip(photos, ranked, strict=True)
+                for point_id in ranks
+            ),
+            features,
         )
         return [
             [Copy(known[point_id], *rank) for point_id, rank in ranks.items() if point_id in known]
@@ -178,7 +199,9 @@ class PointIndex(ABC):
                 f"this index holds {self._dimension} finite values"
             )
 
-    def _sightings(self, wanted: Iterable[tuple[str, uuid.UUID]]) -> dict[uuid.UUID, Sighting]:
+    def _sightings(
+        self, wanted: Iterable[tuple[str, uuid.UUID]], features: bool
+    ) -> dict[uuid.UUID, Sighting]:
         by_tenant: dict[str, dict[uuid.UUID, None]] = {}
         for tenant, point_id in wanted:
             by_tenant.setdefault(tenant, {})[point_id] = None
@@ -186,7 +209,8 @@ class PointIndex(ABC):
         for tenant, ids in by_tenant.items():
             for chunk in _chunks(ids, READ_CHUNK):
                 scope = Scope(tenant=tenant, ids=frozenset(chunk))
-                (points,) = self._read([Query(scope, len(chunk), fields=None)])
+                fields = None if features else codec.LIGHT
+                (points,) = self._read([Query(scope, len(chunk), fields=fields, with_vector=True)])
                 known.update(
                     (point.id, codec.decode(point.id, point.vector, point.payload)) for point in points
                 )

@@ -20,7 +20,8 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
-from ..domain import DependencyDownError
+from damagewatch.domain import DependencyDownError
+
 from . import payload as codec
 from .interface import ANY_LAYOUT_PREFIX
 from .points import Point, PointIndex, Query, Scope, oversampling
@@ -195,7 +196,7 @@ def _request(query: Query) -> models.QueryRequest:
         if nearest
         else None,
         with_payload=True if query.fields is None else list(query.fields),
-        with_vector=query.fields is None,
+        with_vector=query.with_vector,
     )
 
 
