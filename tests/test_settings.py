@@ -96,7 +96,7 @@ class TestEnvironment:
         assert options.sasl_mechanism is SaslMechanism.PLAIN
         assert (options.username, options.password) == ("matcher", "hunter2")
 
-    def test_variables_that_kubernetes_sets_for_services(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_variables_that_are_not_ours(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name, value in {
             "DAMAGEWATCH_MATCHER_PORT": "tcp://10.0.0.1:9464",
             "DAMAGEWATCH_MATCHER_PORT_9464_TCP": "tcp://10.0.0.1:9464",
@@ -104,6 +104,7 @@ class TestEnvironment:
             "DAMAGEWATCH_MATCHER_SERVICE_HOST": "10.0.0.1",
             "DAMAGEWATCH_MATCHER_SERVICE_PORT_METRICS": "9464",
             "DAMAGEWATCH_SERVICE_HOST": "10.0.0.1",
+            "DAMAGEWATCH_TEST_KAFKA": "127.0.0.1:9092",  # of this test suite
         }.items():
             monkeypatch.setenv(name, value)
         Settings()

@@ -42,6 +42,8 @@ SEPARATOR: Final = "__"
 
 MiB: Final = 1024 * 1024
 
+_OF_TESTS: Final = f"{PREFIX}TEST_"
+
 # Kubernetes sets these in every pod, for each service whose name begins with damagewatch.
 _SERVICE_LINK: Final = re.compile(
     r"(?<!_)_(SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$"
@@ -468,7 +470,8 @@ class _Environment(PydanticBaseSettingsSource):
         values: dict[str, Any] = {}
         for variable in sorted(os.environ):  # a group before its fields
             value = os.environ[variable]
-            if not variable.startswith(PREFIX) or not value or _SERVICE_LINK.search(variable):
+            foreign = variable.startswith(_OF_TESTS) or _SERVICE_LINK.search(variable)
+            if not variable.startswith(PREFIX) or foreign or not value:
                 continue
             *groups, field = variable.removeprefix(PREFIX).lower().split(SEPARATOR)
             place = values

@@ -20,6 +20,8 @@ from damagewatch.domain import Reason, Refused
 JSON = [(topics.CONTENT_TYPE, b"application/json")]
 HEADERS = {ContentType.PROTOBUF: [], ContentType.JSON: JSON}
 
+patient = settings(deadline=None, max_examples=60)  # the machine may be busy
+
 # --- Strategies: any domain value that a record can carry
 
 names = st.text(
@@ -135,27 +137,30 @@ def claim_images(draw: st.DrawFn) -> domain.ClaimImage:
 
 @pytest.mark.parametrize("content_type", ContentType)
 class TestRoundTrip:
+    @patient
     @given(image=claim_images())
     def test_claim_image(self, content_type: ContentType, image: domain.ClaimImage) -> None:
         value = codec.encode(image, content_type)
         assert codec.decode_claim_image(value, headers=HEADERS[content_type]) == image
         assert codec.decode_claim_image(value, image.claim_id.encode(), HEADERS[content_type]) == image
 
+    @patient
     @given(found=detections)
-    @settings(max_examples=40)
     def test_detections(self, content_type: ContentType, found: domain.Detections) -> None:
         value = codec.encode(found, content_type)
         assert codec.decode_detections(value, HEADERS[content_type]) == found
 
+    @patient
     @given(alert=alerts)
-    @settings(max_examples=40)
     def test_alert(self, content_type: ContentType, alert: domain.Alert) -> None:
         assert codec.decode_alert(codec.encode(alert, content_type), HEADERS[content_type]) == alert
 
+    @patient
     @given(erasure=erasures)
     def test_erasure(self, content_type: ContentType, erasure: domain.Erasure) -> None:
         assert codec.decode_erasure(codec.encode(erasure, content_type), HEADERS[content_type]) == erasure
 
+    @patient
     @given(letter=dead_letters)
     def test_dead_letter(self, content_type: ContentType, letter: DeadLetter) -> None:
         assert codec.decode_dead_letter(codec.encode(letter, content_type), HEADERS[content_type]) == letter
@@ -353,6 +358,7 @@ class TestConfluentFraming:
         value = b"\x00\x00\x00\x00\x2a" + codec.encode(IMAGE, ContentType.JSON)
         assert codec.decode_claim_image(value, headers=JSON) == IMAGE
 
+    @patient
     @given(claim_images())
     def test_no_message_begins_with_the_magic_byte(self, image: domain.ClaimImage) -> None:
         for content_type in ContentType:
@@ -491,26 +497,35 @@ class TestTombstone:
         assert refused.value.reason is reason
 
 
+MOMENT = datetime(2026, 1, 2, tzinfo=UTC)
 DECODERS = [
-    codec.decode_claim_image,
-    codec.decode_detections,
-    codec.decode_alert,
-    codec.decode_dead_letter,
-    codec.decode_erasure,
+    (codec.decode_claim_image, IMAGE),
+    (codec.decode_alert, ALERT),
+    (
+        codec.decode_detections,
+        domain.Detections(domain.PhotoRef("t", "c", "p", "0" * 64), 2, 1, (), {"detector": "1"}, MOMENT),
+    ),
+    (
+        codec.decode_dead_letter,
+        DeadLetter("truncated", "d", "decode", "t", 0, 12, "0" * 64, 3, "0.1.0", MOMENT),
+    ),
+    (codec.decode_erasure, domain.Erasure("t", "c", 3, 4, MOMENT)),
 ]
 
 
-@pytest.mark.parametrize("decode", DECODERS)
+@pytest.mark.parametrize(("decode", "sample"), DECODERS)
 class TestHostileBytes:
     """Whatever the bytes: a value, or Refused."""
 
+    @patient
     @given(value=st.binary(max_size=300), framed=st.booleans(), json_=st.booleans())
-    def test_any_bytes(self, decode, value: bytes, framed: bool, json_: bool) -> None:  # type: ignore[no-untyped-def]
+    def test_any_bytes(self, decode, sample, value: bytes, framed: bool, json_: bool) -> None:  # type: ignore[no-untyped-def]
         try:
             decode(b"\x00" * framed + value, headers=JSON if json_ else ())
         except Refused as refused:
             assert len(refused.detail) < 1000
 
+    @patient
     @given(
         value=st.recursive(
             st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -527,16 +542,16 @@ class TestHostileBytes:
             ),
         )
     )
-    def test_any_json(self, decode, value: object) -> None:  # type: ignore[no-untyped-def]
+    def test_any_json(self, decode, sample, value: object) -> None:  # type: ignore[no-untyped-def]
         try:
             decode(json.dumps(value).encode(), headers=JSON)
         except Refused as refused:
             assert len(refused.detail) < 1000
 
     @pytest.mark.parametrize("content_type", ContentType)
-    def test_mutated_messages(self, decode, content_type: ContentType) -> None:  # type: ignore[no-untyped-def]
+    def test_mutated_messages(self, decode, sample, content_type: ContentType) -> None:  # type: ignore[no-untyped-def]
         dice = random.Random(2026)
-        valid = codec.encode(IMAGE if decode is codec.decode_claim_image else ALERT, content_type)
+        valid = codec.encode(sample, content_type)
         refusals = 0
         for _ in range(1500):
             value = bytearray(valid)

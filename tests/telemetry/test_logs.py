@@ -3,6 +3,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from damagewatch.telemetry import logs
 
@@ -17,6 +18,7 @@ def _restore() -> Iterator[None]:
     root.handlers, _, _ = before
     root.setLevel(before[1])
     kafka.setLevel(before[2])
+    structlog.reset_defaults()
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
@@ -34,6 +36,21 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         "level": "info",
         "logger": "damagewatch.test",
         "width": 640,
+    }
+
+
+def test_structlog_ends_in_the_same_place(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("INFO")
+    structlog.stdlib.get_logger("damagewatch.test").info("matcher started", port=9464, password="hunter2")
+    structlog.stdlib.get_logger("damagewatch.test").debug("not shown")
+    (line,) = lines(capsys)
+    assert line.pop("timestamp")
+    assert line == {
+        "event": "matcher started",
+        "level": "info",
+        "logger": "damagewatch.test",
+        "port": 9464,
+        "password": "***",
     }
 
 

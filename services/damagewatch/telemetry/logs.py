@@ -1,8 +1,8 @@
 """Logs on standard error: JSON lines for machines, plain lines for a person.
 
-All code logs to the standard library's loggers; `extra={...}` becomes fields. Photos and secrets do not get
-here: bytes are replaced by their length, fields named after secrets by asterisks, long texts are cut, and
-tracebacks show no local variables.
+structlog's loggers and those of the standard library (`extra={...}` becomes fields) both end here. Photos and
+secrets do not: bytes are replaced by their length, fields named after secrets by asterisks, long texts are
+cut, and tracebacks show no local variables.
 """
 
 from __future__ import annotations
@@ -60,6 +60,15 @@ def configure(level: str = "INFO", form: Literal["auto", "json", "console"] = "a
     root.setLevel(level)
     # At DEBUG kafka-python formats every value, photos included; at INFO it tells of every connection.
     logging.getLogger("kafka").setLevel(max(logging.WARNING, root.level))
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *gathered,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
 
 
 def _clean(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
