@@ -13,3 +13,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
 Tenant = Annotated[
     str | None, typer.Option(help="Tenant (insurer); default: DAMAGEWATCH_TENANT.", show_default=False)
 ]
+Since = Annotated[
+    str | None,
+    typer.Option(help="Only from then on: 30s, 10m, 2h, 7d (ago) or an ISO 8601 time.", show_default=False),
+]

@@ -153,13 +153,13 @@ def rephotograph(
 
     from damagewatch.synthesis.rephotograph import rephotograph as photograph_again
 
-    look = Looker(models=False)
+    look = Looker()
     failed = 0
     files = files_of(photos)
     with output.progress() as bar:
         task = bar.add_task("photographing again", total=len(files))
         for file in files:
-            pixels = look.pixels(file, whole_size=True)
+            pixels = look.pixels(file)
             bar.advance(task)
             if pixels is None:
                 failed += 1

@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from uuid import UUID
 
 from damagewatch.domain import (
     Alert,
@@ -61,6 +62,15 @@ class Decided:
 
     detections: Detections
     alerts: tuple[Alert, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A damage that looks alike, and the verdict on it (None: no alert)."""
+
+    candidate: Sighting
+    cosine: float
+    match: Match | None
 
 
 @dataclass(slots=True)
@@ -152,6 +162,22 @@ class Recognition:
         start = time.perf_counter()
         self._index.upsert([sighting for item in seen for sighting in item.perceived.sightings])
         self._observe("upsert", time.perf_counter() - start)
+
+    def nearest(self, perceived: Perceived) -> list[Near]:
+        """The damages that look most like those of a photo, judged: for a person who searches."""
+        best: dict[UUID, _Pair] = {}
+        for pair in self._candidates([perceived])[0]:
+            known = best.get(pair[1].damage.damage_id)
+            if known is None or pair[2] > known[2]:
+                best[pair[1].damage.damage_id] = pair
+        return [
+            Near(
+                candidate,
+                float(query.embedding @ candidate.embedding),
+                decide.judge(query, candidate, self._calibration, perceived.mirrored),
+            )
+            for query, candidate, _ in sorted(best.values(), key=lambda pair: -pair[2])
+        ]
 
     def _candidates(self, photos: Sequence[Perceived]) -> list[list[_Pair]]:
         """For each photo the pairs of damages worth a closer look."""

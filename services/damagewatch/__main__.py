@@ -1,0 +1,5 @@
+"""`python -m damagewatch`: the command line."""
+
+from damagewatch.cli import main
+
+main()
