@@ -8,13 +8,17 @@ import numpy as np
 
 from damagewatch.domain import AlertKind, DamageType, Match, Sighting, Signals
 from damagewatch.vision import hashing
-from damagewatch.vision.calibration import Calibration
+from damagewatch.vision.calibration import Calibration, DuplicateThresholds
 from damagewatch.vision.verify import Geometry, verify
 
-MIRROR_COSINE = 0.5
-"""Cosine from which the mirrored query is worth the ten milliseconds that its local features cost."""
 MIN_FOCUS_INLIERS = 6
+"""On and around the damages: a wheel and a lamp of another car agree as well."""
+MIN_WHOLE_ALIGNMENT = 0.4
+"""Of two whole photos: cars in front of one background share hundreds of inliers, and little else."""
 MAX_POINTS = 200
+
+_MOST = 0.5
+"""Share of its photo that a window covers to speak for the photo."""
 
 
 def measure(query: Sighting, match: Sighting, geometry: Geometry | None) -> Signals:
@@ -52,16 +56,21 @@ def judge(
         The match, or None where the pair is no alert.
     """
     found = _judge(query, match, calibration, False)
-    if found is not None or mirrored is None or float(query.embedding @ match.embedding) < MIRROR_COSINE:
+    if found is not None and found.kind is not AlertKind.SIMILAR_DAMAGE:
         return found
-    return _judge(mirrored(query), match, calibration, True)
+    alike = float(query.embedding @ match.embedding) >= calibration.thresholds.mirrored_cosine
+    if mirrored is None or not alike:
+        return found
+    return _judge(mirrored(query), match, calibration, True) or found
 
 
 def _judge(query: Sighting, match: Sighting, calibration: Calibration, mirrored: bool) -> Match | None:
     geometry = verify(query, match)
     signals = measure(query, match, geometry)
-    probability = calibration.probability(signals)
+    identical = not mirrored and query.photo.sha256 == match.photo.sha256
     kind = _kind(query, match, geometry, signals, calibration)
+    if identical:
+        kind = AlertKind.DUPLICATE_PHOTO
     if kind is None:
         return None
     homography: tuple[float, ...] = ()
@@ -70,6 +79,7 @@ def _judge(query: Sighting, match: Sighting, calibration: Calibration, mirrored:
         homography = tuple(float(v) for v in geometry.homography.ravel())
         rows = geometry.points[:MAX_POINTS].tolist()
         points = tuple((query.width - x if mirrored else x, y, u, v) for x, y, u, v in rows)
+    probability = 1.0 if identical else calibration.probability(signals)
     return Match(query, match, kind, mirrored, probability, signals, homography, points)
 
 
@@ -81,19 +91,27 @@ def _kind(
     calibration: Calibration,
 ) -> AlertKind | None:
     thresholds = calibration.thresholds
-    if query.photo.sha256 == match.photo.sha256:
-        return AlertKind.DUPLICATE_PHOTO
-    if geometry is None:
-        similar = thresholds.similar_damage
-        return AlertKind.SIMILAR_DAMAGE if similar is not None and signals.cosine >= similar else None
-    if (
-        signals.alignment >= thresholds.duplicate_alignment
-        and signals.overlap >= thresholds.duplicate_overlap
-    ):
-        return AlertKind.DUPLICATE_PHOTO
-    whole = DamageType.WHOLE in {query.damage.type, match.damage.type}
-    if calibration.probability(signals) < thresholds.same_damage or (
-        not whole and signals.focus_inliers < MIN_FOCUS_INLIERS
-    ):
-        return None
-    return AlertKind.SAME_DAMAGE
+    if geometry is not None:
+        if _one_picture(query, match, geometry, thresholds.duplicate_photo):
+            return AlertKind.DUPLICATE_PHOTO
+        both_whole = {query.damage.type, match.damage.type} == {DamageType.WHOLE}
+        on_the_damage = (
+            geometry.alignment >= MIN_WHOLE_ALIGNMENT
+            if both_whole
+            else geometry.focus_inliers >= MIN_FOCUS_INLIERS
+        )
+        if on_the_damage and calibration.probability(signals) >= thresholds.same_damage:
+            return AlertKind.SAME_DAMAGE
+    if thresholds.similar_damage is not None and signals.cosine >= thresholds.similar_damage:
+        return AlertKind.SIMILAR_DAMAGE
+    return None
+
+
+def _one_picture(query: Sighting, match: Sighting, geometry: Geometry, wanted: DuplicateThresholds) -> bool:
+    """Whether two windows that speak for their photos agree up to a crop, scaling or rotation."""
+    return (
+        all(s.window.area >= _MOST * s.width * s.height for s in (query, match))
+        and geometry.alignment >= wanted.alignment
+        and geometry.overlap >= wanted.overlap
+        and geometry.perspective <= wanted.perspective
+    )

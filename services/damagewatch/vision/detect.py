@@ -105,7 +105,7 @@ def regions(
 def _argmax(logits: NDArray[np.float32], weights: NDArray[np.float32]) -> int:
     """The class of a region: softmax at each of N pixels of (classes, N), then their weighted mean."""
     shifted = np.exp(logits - logits.max(axis=0))
-    return int(np.argmax((shifted / shifted.sum(axis=0)) @ weights))
+    return int(np.argmax((shifted / shifted.sum(axis=0) * weights).sum(axis=1)))
 
 
 def _outlines(

@@ -26,7 +26,7 @@ from damagewatch.domain import (
 )
 from damagewatch.vision import formats, verify
 from damagewatch.vision.decode import Photo, decode
-from damagewatch.vision.hashing import perceptual_hash
+from damagewatch.vision.hashing import perceptual_hashes
 from damagewatch.vision.models import Models
 from damagewatch.vision.regions import whole_photo, window
 from damagewatch.vision.resample import cut, fitted
@@ -48,7 +48,8 @@ class Perceived:
 
     `damages` are the detector's, the most certain first; `sightings` are one for the whole photo (the first)
     and one for each damage; `crops` are JPEG bytes by window, without metadata: regions with the same window
-    share one. It holds the decoded photo, some 4 MB, for as long as `mirrored` may be asked for.
+    share one; `mirrored_hash` is the perceptual hash of the mirrored photo. It holds the decoded photo, some
+    4 MB, for as long as `mirrored` may be asked for.
     """
 
     photo: PhotoRef
@@ -57,18 +58,17 @@ class Perceived:
     damages: tuple[Damage, ...]
     sightings: tuple[Sighting, ...]
     crops: Mapping[Box, bytes]
+    mirrored_hash: int
     _image: Photo
     _extract: Callable[[Photo, Box, bool], LocalFeatures]
-    _mirrored: dict[Box, tuple[LocalFeatures, int]] = field(default_factory=dict)
+    _mirrored: dict[Box, LocalFeatures] = field(default_factory=dict)
 
     def mirrored(self, sighting: Sighting) -> Sighting:
         """A sighting of this photo as the mirrored photo would have it; computed when first asked for."""
         found = self._mirrored.get(sighting.window)
         if found is None:
-            features = self._extract(self._image, sighting.window, True)
-            flipped = np.asarray(cv2.flip(self._image.image, 1), np.uint8)
-            found = self._mirrored[sighting.window] = features, perceptual_hash(flipped)
-        return verify.mirrored(sighting, *found)
+            found = self._mirrored[sighting.window] = self._extract(self._image, sighting.window, True)
+        return verify.mirrored(sighting, found, self.mirrored_hash)
 
 
 class Perception:
@@ -104,7 +104,7 @@ class Perception:
         with self._timed("decode"):
             photo = decode(content, self._limits)
             reference = PhotoRef(image.tenant, image.claim_id, image.photo_id, sha256_of(content))
-            photo_hash = perceptual_hash(photo.image)
+            photo_hash, mirrored_hash = perceptual_hashes(photo.image)
         with self._timed("detect"):
             found = self._models.detector.detect(photo)
         damages = tuple(region.damage(reference, number) for number, region in enumerate(found, 1))
@@ -135,6 +135,7 @@ class Perception:
             damages=damages,
             sightings=sightings,
             crops=MappingProxyType({box: view.crop for box, view in views.items()}),
+            mirrored_hash=mirrored_hash,
             _image=photo,
             _extract=self._models.local_features.extract,
         )

@@ -25,6 +25,9 @@ _FRAME = 384.0
 _TOLERANCE = 4.0
 _ITERATIONS = 2000
 _MAX_SCALE = 6.0
+_NOTHING = np.empty((0, 0), np.float32)
+_DETAIL = 3 / 64
+"""Standard deviation of the blur that is taken off before pixels are compared, over the thumbnail's side."""
 _MIN_COMMON = 24
 """Thumbnail pixels that both must share for their alignment to mean anything."""
 
@@ -34,7 +37,9 @@ class Geometry:
     """What a homography that maps the query onto the match says.
 
     `homography` float64 (3, 3) maps query pixels to match pixels. `points` float32 (N, 4) are the matched
-    points that agree with it: query x, y, match x, y. The others are as in `domain.Signals`.
+    points that agree with it: query x, y, match x, y. `perspective` is how far it is from affine: the
+    relative change of depth from the middle of the query's photo to its edge, 0 for a crop, scaling or
+    rotation. The others are as in `domain.Signals`.
     """
 
     homography: Matrix
@@ -43,6 +48,7 @@ class Geometry:
     inlier_ratio: float
     alignment: float
     overlap: float
+    perspective: float
 
     @property
     def inliers(self) -> int:
@@ -82,6 +88,7 @@ def verify(query: Sighting, match: Sighting) -> Geometry | None:
         inlier_ratio=float(agree.mean()),
         alignment=alignment,
         overlap=overlap,
+        perspective=_perspective(homography, query.width, query.height),
     )
 
 
@@ -91,8 +98,10 @@ def mutual_neighbours(one: LocalFeatures, other: LocalFeatures) -> tuple[NDArray
         return np.empty(0, np.intp), np.empty(0, np.intp)
     a = one.descriptors.astype(np.float32) / np.float32(127)
     b = other.descriptors.astype(np.float32) / np.float32(127)
-    # Twice the product costs less than an argmax along the wrong axis of one.
-    forward, backward = a @ b.T, b @ a.T
+    # Twice the product costs less than an argmax along the wrong axis of one. OpenCV's product stays on this
+    # thread; numpy's spreads over all cores by OpenBLAS and takes 30 ms instead of 0.3 when they are busy.
+    forward = np.asarray(cv2.gemm(a, b, 1.0, _NOTHING, 0.0, flags=cv2.GEMM_2_T))
+    backward = np.asarray(cv2.gemm(b, a, 1.0, _NOTHING, 0.0, flags=cv2.GEMM_2_T))
     nearest = forward.argmax(axis=1)
     index = np.arange(len(a))
     similarity = forward[index, nearest]
@@ -118,29 +127,42 @@ def focus(sighting: Sighting) -> Box:
 def align(query: Sighting, match: Sighting, homography: Matrix) -> tuple[float, float]:
     """Warps the query's thumbnail onto the match's and compares the pixels.
 
+    Without their slow changes: light falls otherwise on every photograph, and two cars of one shape agree in
+    what is left of their shading. (On 419 real pairs of different cars that share a background, and 126
+    rephotographs, this found 92% at one false pair in a hundred; the plain correlation 36%.)
+
     Returns:
-        Alignment, the normalised cross-correlation on the two damages, -1 to 1 0 if they share too little;
+        Alignment, the normalised cross-correlation on the two damages, -1 to 1, 0 if they share too little;
         and the share of the query's window that lies within the match's, 0 to 1.
     """
     size = match.thumbnail.shape[0]
-    to_query, to_match = _to_thumbnail(query), _to_thumbnail(match)
-    between = to_match @ homography @ np.linalg.inv(to_query)
+    between = _to_thumbnail(match) @ homography @ np.linalg.inv(_to_thumbnail(query))
     warped = cv2.warpPerspective(query.thumbnail, between, (size, size), flags=cv2.INTER_LINEAR)
     covered = _warped_mask(_box_mask(query, query.window), between, size)
-    back = _warped_mask(np.full((size, size), 255, np.uint8), np.linalg.inv(between), size)
+    everything = np.full(query.thumbnail.shape, 255, np.uint8)
+    overlap = float(_warped_mask(everything, np.linalg.inv(between), query.thumbnail.shape[0]).mean())
     on_query = _warped_mask(_box_mask(query, focus(query)), between, size)
     common = covered & (on_query | (_box_mask(match, focus(match)) > 0))
     if common.sum() < _MIN_COMMON:
-        return 0.0, float(back.mean())
-    return correlation(np.asarray(warped)[common], match.thumbnail[common]), float(back.mean())
+        return 0.0, overlap
+    one, other = _detail(np.asarray(warped), covered), _detail(match.thumbnail, covered)
+    return correlation(one[common], other[common]), overlap
+
+
+def _detail(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """What differs from the weighted mean of the masked pixels around."""
+    weight = mask.astype(np.float32)
+    sigma = _DETAIL * len(image)
+    mean = cv2.GaussianBlur(image * weight, (0, 0), sigma) / (cv2.GaussianBlur(weight, (0, 0), sigma) + 1e-6)
+    return np.asarray(image - mean, np.float32)
 
 
 def correlation(one: NDArray[Any], other: NDArray[Any]) -> float:
     """Normalised cross-correlation of two lists of values, -1 to 1; 0 where one is constant."""
     a = one.astype(np.float64) - one.mean()
     b = other.astype(np.float64) - other.mean()
-    norm = math.sqrt(float(a @ a) * float(b @ b))
-    return float(np.clip(a @ b / norm, -1, 1)) if norm > 1e-9 else 0.0
+    norm = math.sqrt(float((a * a).sum()) * float((b * b).sum()))
+    return float(np.clip((a * b).sum() / norm, -1, 1)) if norm > 1e-9 else 0.0
 
 
 def mirrored(sighting: Sighting, features: LocalFeatures, photo_hash: int) -> Sighting:
@@ -187,6 +209,8 @@ def _sane(homography: Matrix, points: NDArray[np.float64]) -> bool:
     depth = corners @ homography[2, :2] + homography[2, 2]
     if area <= 0 or not np.isfinite(homography).all() or (depth * depth[0] <= 0).any():
         return False
+    if abs(np.linalg.det(homography)) < 1e-9:
+        return False
     image = _project(homography, corners.astype(np.float32))
     edges = np.roll(image, -1, axis=0) - image
     turns = edges[:, 0] * np.roll(edges[:, 1], -1) - edges[:, 1] * np.roll(edges[:, 0], -1)
@@ -194,6 +218,12 @@ def _sane(homography: Matrix, points: NDArray[np.float64]) -> bool:
         return False
     grown = math.sqrt(abs(float(cv2.contourArea(image.astype(np.float32)))) / area)
     return 1 / _MAX_SCALE <= grown <= _MAX_SCALE
+
+
+def _perspective(homography: Matrix, width: int, height: int) -> float:
+    half = max(width, height) / 2
+    middle = homography[2] @ np.array([width / 2, height / 2, 1])
+    return float(np.abs(homography[2, :2]).max() * half / max(abs(middle), 1e-12))
 
 
 def _within(box: Box, points: NDArray[np.float32]) -> NDArray[np.bool_]:
