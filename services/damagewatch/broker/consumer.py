@@ -25,6 +25,7 @@ from damagewatch.broker.errors import sorted_out
 from damagewatch.broker.options import KafkaOptions
 from damagewatch.broker.record import Partition, Record
 from damagewatch.broker.transaction import Membership
+from damagewatch.domain import DependencyDownError
 
 _log = logging.getLogger(__name__)
 

@@ -44,7 +44,7 @@ class Publisher:
         return self._delivered
 
     def publish(self, record: OutgoingRecord) -> None:
-        """Sends a record; waits while too much is under way. A value of b"" is sent as such.
+        """Sends a record; waits while too much is under way.
 
         Raises:
             Refused: Kafka never takes this record (too large). Others are not affected.
@@ -54,11 +54,14 @@ class Publisher:
             self._settle()
         while self._under_way and self._under_way[0][1].is_done:
             self._settle()
-        self._send(record, record.value)
-
-    def tombstone(self, record: OutgoingRecord) -> None:
-        """Sends a record's key and headers without a value. Raises as `publish` does."""
-        self._send(record, None)
+        try:
+            future = self._producer.send(
+                record.topic, key=record.key, value=record.value, headers=list(record.headers)
+            )
+        except KafkaError as error:
+            raise _explained(error, record) from error
+        self._under_way.append((record, future))
+        self._bytes += record.size
 
     def flush(self) -> None:
         """Waits until all that was sent has arrived.
@@ -85,16 +88,6 @@ class Publisher:
                 self.flush()
         finally:
             self.close()
-
-    def _send(self, record: OutgoingRecord, value: bytes | None) -> None:
-        try:
-            future = self._producer.send(
-                record.topic, key=record.key, value=value, headers=list(record.headers)
-            )
-        except KafkaError as error:
-            raise _explained(error, record) from error
-        self._under_way.append((record, future))
-        self._bytes += record.size
 
     def _settle(self) -> None:
         record, future = self._under_way.popleft()
