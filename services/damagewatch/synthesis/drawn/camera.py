@@ -156,7 +156,7 @@ def _shade(
     )
     sx, sy = cv2.split(slope)
     vx, vy, vz = cv2.split(view)
-    gloss, metal, cover = cv2.split(finish)
+    gloss, metal, cover = cv2.split(finish.astype(np.float32))
     length = 1 / cv2.sqrt(sx * sx + sy * sy + 1)
     nx, ny = sx * length, sy * length
     facing = np.clip(nx * vx + ny * vy + length * vz, 0, 1)
@@ -170,16 +170,15 @@ def _shade(
     )
     # Scattered light changes slowly with the normal: a quarter of the pixels is enough to look it up.
     few = cv2.resize(cv2.merge([nx, ny]) * half + half, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    few_diffuse = cv2.remap(
-        place.diffuse, few, np.empty(0), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    light = cv2.resize(few_diffuse, colour.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    normal = cv2.convertMaps(few, np.empty(0), cv2.CV_16SC2)
+    few_diffuse = cv2.remap(place.diffuse, *normal, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    diffuse = cv2.resize(few_diffuse, colour.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     graze = 1 - facing
     fresnel = (gloss * np.float32(1 / 255)) * (0.085 + 0.915 * (graze * graze) ** 2 * graze)
-    light += cv2.merge([metal * np.float32(0.75 / 255)] * 3) * (soft - light)
-    light *= _LINEAR[colour]
-    light += cv2.merge([fresnel] * 3) * sharp
-    behind[:] += np.asarray(cv2.merge([cover * np.float32(1 / 255)] * 3) * (light - behind), np.float32)
+    scattered = diffuse + cv2.merge([metal * np.float32(0.75 / 255)] * 3) * (soft - diffuse)
+    light = scattered * _LINEAR[colour] + cv2.merge([fresnel] * 3) * sharp
+    cover *= np.float32(1 / 255)
+    behind[:] = cv2.blendLinear(light, behind, cover, 1 - cover)
 
 
 def _backdrop(place: Place, standpoint: Standpoint, width: int, height: int) -> Radiance:

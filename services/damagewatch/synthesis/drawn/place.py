@@ -97,7 +97,7 @@ def _place(
         (x - px) ** 2 + (y + 0.18) ** 2 < 0.065**2
     )
     world = np.where(body[..., None], world * 0.25 + 0.03, world)
-    sharp = np.asarray(cv2.GaussianBlur(world.astype(np.float32), (0, 0), 1.0), np.float32)
+    sharp = np.asarray(cv2.GaussianBlur(np.maximum(world, 0.01).astype(np.float32), (0, 0), 1.0), np.float32)
     soft = np.asarray(cv2.GaussianBlur(sharp, (0, 0), 9), np.float32)
     diffuse = np.asarray(cv2.GaussianBlur(cv2.resize(soft, (40, 40)), (0, 0), 10), np.float32)
     return Place(sharp, soft, np.asarray(cv2.resize(diffuse, (SIZE, SIZE)), np.float32), backdrop)

@@ -17,6 +17,7 @@ WIDTH, HEIGHT = 1120, 840
 TEXELS = 1.6
 """Per millimetre."""
 Points = NDArray[np.float64]
+Image = NDArray[np.uint8]
 _BITS = 4  # OpenCV draws at sixteenths of a pixel
 
 
@@ -52,8 +53,8 @@ class Surface:
     """
 
     height: NDArray[np.float32]
-    colour: NDArray[np.uint8]
-    finish: NDArray[np.uint8]
+    colour: Image
+    finish: Image
     damaged: list[Points] = field(default_factory=list)
 
     @classmethod
@@ -98,15 +99,16 @@ class Surface:
 
     def paint(self, window: tuple[slice, slice], covered: NDArray[np.float32], material: Material) -> None:
         """Covers a window with a material, as far as `covered` (0..1) says."""
-        hit = covered > 0  # a line covers little of its window
-        weight = covered[hit][:, None]
+        if not covered.size:
+            return
+        rest = 1 - covered
         colour, finish = self.colour[window], self.finish[window]
-        old = colour[hit].astype(np.float32)
-        colour[hit] = old + weight * (_stored(material) - old) + np.float32(0.5)
-        old = finish[hit].astype(np.float32)
-        new = np.array([material.gloss * 255, material.metal * 255, 255], np.float32)
-        new = np.where([True, True, False], new, old)
-        finish[hit] = old + weight * (new - old) + np.float32(0.5)
+        fresh = np.empty_like(colour)
+        fresh[:] = _stored(material)
+        colour[:] = cv2.blendLinear(fresh, colour, covered, rest)
+        fresh[..., :2] = round(material.gloss * 255), round(material.metal * 255)
+        fresh[..., 2] = finish[..., 2]
+        finish[:] = cv2.blendLinear(fresh, finish, covered, rest)
 
     def part(self, outline: Points, material: Material, *, raised: float = 0.0, soft: float = 4.0) -> None:
         """Sets in a part: filled with a material, raised by millimetres (sunk where negative)."""
@@ -140,8 +142,8 @@ class Surface:
         return np.asarray(cv2.merge([across, down]), np.float32)
 
 
-def _stored(material: Material) -> NDArray[np.float32]:
-    return np.asarray(np.sqrt(material.colour) * 255, np.float32)
+def _stored(material: Material) -> Image:
+    return np.asarray(np.rint(np.sqrt(material.colour) * 255), np.uint8)
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, power: float = 2.0, turn: float = 0.0) -> Points:
