@@ -319,6 +319,9 @@ class TestJsonNames:
             "size": 3,
             "version": "0.1.0",
             "refusedAt": "2026-01-02T00:00:00Z",
+            "tenant": "",
+            "claimId": "",
+            "photoId": "",
         }
 
 

@@ -18,9 +18,9 @@ app = typer.Typer(
         "The same damage, photographed again, found in another claim.\n\n"
         "damagewatch reads the stream of claim photos from Kafka, finds every damage, remembers it, and "
         "publishes an alert the moment a damage has been seen before in another claim.\n\n"
-        "Start with [bold]damagewatch demo[/bold]; without Kafka, with [bold]damagewatch scan DIR[/bold]."
+        "Start with `damagewatch demo`; without Kafka, with `damagewatch scan DIR`."
     ),
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

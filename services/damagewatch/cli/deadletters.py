@@ -15,14 +15,13 @@ from damagewatch.cli import output
 from damagewatch.cli.failure import Failure
 from damagewatch.cli.parameters import Json, Since
 from damagewatch.cli.stream import moment
+from damagewatch.domain import Refused
 from damagewatch.settings import Settings
 
 if TYPE_CHECKING:
     from damagewatch.broker.record import Partition, Record
 
-dlq_app = typer.Typer(
-    no_args_is_help=True, help="Dead letters: records that could not be processed, and why."
-)
+dlq_app = typer.Typer(no_args_is_help=True, help="Dead letters: what could not be processed, and why.")
 
 Reason = Annotated[
     str | None, typer.Option(help="Only with this reason code, such as truncated.", show_default=False)
@@ -45,6 +44,7 @@ class DeadLetter:
     detail: str
     stage: str
     claim: str
+    photo: str
     topic: str
     partition: int
     offset: int
@@ -75,9 +75,11 @@ def list_letters(json: Json = False, since: Since = None, reason: Reason = None)
         if json:
             output.json_line(_json(letter))
         else:
-            rows.append((letter.letter, letter.time, letter.reason, letter.claim, letter.detail))
+            rows.append(
+                (letter.letter, letter.time, letter.reason, letter.claim, letter.photo, letter.detail)
+            )
     if not json:
-        output.table(("letter", "time", "reason", "claim", "detail"), rows)
+        output.table(("letter", "time", "reason", "claim", "photo", "detail"), rows)
 
 
 @dlq_app.command("show")
@@ -168,10 +170,15 @@ def _letters(settings: Settings, since: str | None, reason: str | None) -> Itera
 
 def _read(record: Record) -> DeadLetter:
     from damagewatch.broker import deadletter
+    from damagewatch.contracts import codec
 
     def told(name: str) -> str:
         return (record.header(name) or b"").decode("utf-8", errors="replace")
 
+    try:
+        photo = codec.decode_dead_letter(record.value or b"", record.headers).photo_id
+    except Refused:  # of a record that the Kafka client itself could not read, the letter is headers alone
+        photo = ""
     return DeadLetter(
         letter=f"{record.partition}@{record.offset}",
         time=datetime.fromtimestamp(record.timestamp_ms / 1000, UTC).isoformat(timespec="seconds"),
@@ -179,6 +186,7 @@ def _read(record: Record) -> DeadLetter:
         detail=told(deadletter.DETAIL),
         stage=told(deadletter.STAGE),
         claim=(record.key or b"").decode("utf-8", errors="replace"),
+        photo=photo,
         topic=told(deadletter.ORIGIN_TOPIC),
         partition=int(told(deadletter.ORIGIN_PARTITION) or -1),
         offset=int(told(deadletter.ORIGIN_OFFSET) or -1),

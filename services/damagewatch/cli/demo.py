@@ -247,21 +247,14 @@ class _Heard:
             self.processed.append((found.photo.claim_id, found.photo.photo_id))
 
     def follow_dead_letters(self) -> None:
-        """Until `stop` is set. The photo's name is read from the record that the dead letter is about."""
-        from damagewatch.broker import deadletter
+        """Until `stop` is set."""
         from damagewatch.broker.reader import TopicReader
-        from damagewatch.broker.record import Partition
-        from damagewatch.contracts.names import names_of
+        from damagewatch.contracts import codec
 
-        options, topics = self._settings.kafka.options(), self._settings.kafka.topics
-        for record in TopicReader(options, topics.dead_letters).read(follow=True, stop=self.stop):
-            source = Partition(topics.images, int(record.header(deadletter.ORIGIN_PARTITION) or b"0"))
-            offset = int(record.header(deadletter.ORIGIN_OFFSET) or b"0")
-            original = TopicReader(options, topics.images).at(source, offset)
-            if original is not None:
-                claim_id, photo_id = names_of(original.value or b"", original.key, original.headers)
-                reason = (record.header(deadletter.REASON) or b"").decode()
-                self.refused[claim_id, photo_id] = reason
+        reader = TopicReader(self._settings.kafka.options(), self._settings.kafka.topics.dead_letters)
+        for record in reader.read(follow=True, stop=self.stop):
+            letter = codec.decode_dead_letter(record.value or b"", record.headers)
+            self.refused[letter.claim_id, letter.photo_id] = letter.reason
 
 
 def _follow_alerts(settings: Settings, alerts: list[Alert], stop: threading.Event) -> None:

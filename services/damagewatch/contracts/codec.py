@@ -46,7 +46,8 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 class DeadLetter:
     """The value of a dead letter: see proto/damagewatch/v1/dead_letter.proto.
 
-    `reason` is a `domain.Reason`, or a code that only a newer version knows.
+    `reason` is a `domain.Reason`, or a code that only a newer version knows. `tenant`, `claim_id` and
+    `photo_id` are empty where the record could not be read so far.
     """
 
     reason: str
@@ -59,6 +60,9 @@ class DeadLetter:
     size: int
     version: str
     refused_at: datetime
+    tenant: str = ""
+    claim_id: str = ""
+    photo_id: str = ""
 
 
 Value = domain.ClaimImage | domain.Detections | domain.Alert | domain.Erasure | DeadLetter
@@ -207,6 +211,9 @@ def decode_dead_letter(value: bytes, headers: Headers = ()) -> DeadLetter:
         size=message.size,
         version=message.version,
         refused_at=_required_moment(message, "refused_at"),
+        tenant=message.tenant,
+        claim_id=message.claim_id,
+        photo_id=message.photo_id,
     )
 
 
@@ -257,6 +264,9 @@ def _message(value: Value) -> Message:
                 size=value.size,
                 version=value.version,
                 refused_at=_timestamp(value.refused_at),
+                tenant=value.tenant,
+                claim_id=value.claim_id,
+                photo_id=value.photo_id,
             )
 
 

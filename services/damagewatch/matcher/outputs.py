@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from damagewatch.broker.deadletter import DeadLetters
 from damagewatch.broker.record import OutgoingRecord, Record
 from damagewatch.contracts import codec
-from damagewatch.domain import Alert, Detections, Erasure, Refused, sha256_of
+from damagewatch.domain import Alert, ClaimImage, Detections, Erasure, Refused, sha256_of
 from damagewatch.matcher.strategy import Done
 
 
@@ -24,7 +24,7 @@ class TopicOutputs:
         """See `damagewatch.matcher.strategy.Outputs`."""
         match done.verdict:
             case Refused() as refused:
-                return (self._dead_letter(done.record, refused),)
+                return (self._dead_letter(done.record, refused, done.image),)
             case Erasure() as receipt:
                 return (_record(self._detections, receipt.claim_id, receipt),)
             case decided:
@@ -34,7 +34,7 @@ class TopicOutputs:
                     *(_record(self._alerts, alert.query.claim_id, alert) for alert in decided.alerts),
                 )
 
-    def _dead_letter(self, record: Record, refused: Refused) -> OutgoingRecord:
+    def _dead_letter(self, record: Record, refused: Refused, image: ClaimImage | None) -> OutgoingRecord:
         letter = codec.DeadLetter(
             reason=refused.reason,
             detail=refused.detail,
@@ -46,6 +46,9 @@ class TopicOutputs:
             size=len(record.value or b""),
             version=self._dead_letters.version,
             refused_at=datetime.now(UTC),
+            tenant=image.tenant if image else "",
+            claim_id=image.claim_id if image else "",
+            photo_id=image.photo_id if image else "",
         )
         return self._dead_letters.of(record, refused, codec.encode(letter), tuple(codec.headers_of(letter)))
 

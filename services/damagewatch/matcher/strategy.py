@@ -9,13 +9,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from damagewatch.broker.record import OutgoingRecord, Partition, Processed, Record
 from damagewatch.broker.strategy import Backpressure
 from damagewatch.contracts import codec
-from damagewatch.domain import DependencyDownError, Erasure, Origin, Reason, Refused
+from damagewatch.domain import ClaimImage, DependencyDownError, Erasure, Origin, Reason, Refused
 from damagewatch.pipeline.batched import BatchedStage
 from damagewatch.pipeline.intake import Intake, Seen
 from damagewatch.pipeline.parallel import ParallelStage
@@ -39,6 +39,8 @@ class Work:
 
     record: Record
     content: Seen | Refused | Forget
+    image: ClaimImage | None = None
+    """As it was read, without its bytes; None where it could not be."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +49,8 @@ class Done:
 
     record: Record
     verdict: Decided | Refused | Erasure
+    image: ClaimImage | None = None
+    """As in `Work`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +200,7 @@ class MatcherStrategy:
         except Refused as refused:
             return Work(record, refused)
         origin = Origin(record.topic_id, record.partition, record.offset)
-        return Work(record, self._intake(image, origin))
+        return Work(record, self._intake(image, origin), replace(image, content=None))
 
     def _recognise(self, batch: Sequence[Work]) -> Sequence[Done]:
         """On the batch thread. An erasure is alone in its batch."""
@@ -212,7 +216,7 @@ class MatcherStrategy:
         except Exception:  # which photo it was shows when each goes alone; the others must not suffer
             log.exception("a batch of %d photos failed; each goes alone now", len(batch))
             verdicts = [self._alone(content) for content in contents]
-        return [Done(work.record, verdict) for work, verdict in zip(batch, verdicts, strict=True)]
+        return [Done(work.record, verdict, work.image) for work, verdict in zip(batch, verdicts, strict=True)]
 
     def _alone(self, content: Seen | Refused) -> Decided | Refused:
         try:

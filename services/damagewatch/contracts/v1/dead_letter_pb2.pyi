@@ -35,6 +35,9 @@ class DeadLetter(_message.Message):
     SIZE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     REFUSED_AT_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    CLAIM_ID_FIELD_NUMBER: _builtins.int
+    PHOTO_ID_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Reason code, for programs: lower case with underscores, such as truncated or too_many_pixels. Codes are
     only ever added.
@@ -55,6 +58,12 @@ class DeadLetter(_message.Message):
     """Length of the record's value. Bytes."""
     version: _builtins.str
     """Version of damagewatch that refused it."""
+    tenant: _builtins.str
+    """Tenant of the photo. Up to 256 characters; empty where the record could not be read so far."""
+    claim_id: _builtins.str
+    """Claim of the photo, as tenant."""
+    photo_id: _builtins.str
+    """Name of the photo within its claim, as tenant."""
     @_builtins.property
     def refused_at(self) -> _timestamp_pb2.Timestamp:
         """When it was refused. UTC."""
@@ -72,10 +81,13 @@ class DeadLetter(_message.Message):
         size: _builtins.int = ...,
         version: _builtins.str = ...,
         refused_at: _timestamp_pb2.Timestamp | None = ...,
+        tenant: _builtins.str = ...,
+        claim_id: _builtins.str = ...,
+        photo_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["refused_at", b"refused_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "offset", b"offset", "partition", b"partition", "reason", b"reason", "refused_at", b"refused_at", "sha256", b"sha256", "size", b"size", "stage", b"stage", "topic", b"topic", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim_id", b"claim_id", "detail", b"detail", "offset", b"offset", "partition", b"partition", "photo_id", b"photo_id", "reason", b"reason", "refused_at", b"refused_at", "sha256", b"sha256", "size", b"size", "stage", b"stage", "tenant", b"tenant", "topic", b"topic", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
