@@ -6,6 +6,8 @@ import dataclasses
 import uuid
 from typing import Any
 
+from kafka import KafkaAdminClient
+
 from damagewatch.broker.options import KafkaOptions
 from damagewatch.broker.publisher import Publisher
 from damagewatch.broker.reader import TopicReader
@@ -41,3 +43,12 @@ class Stream:
 
     def committed(self) -> int:
         return sum(self.topics.committed_offsets(self.options.group).values())
+
+    def members(self) -> list[str]:
+        """The group's members by their worker names."""
+        client = KafkaAdminClient(**self.options.admin_arguments())
+        try:
+            group = client.describe_groups([self.options.group])[self.options.group]
+            return sorted(member["group_instance_id"] for member in group["members"])
+        finally:
+            client.close()

@@ -30,7 +30,7 @@ from damagewatch.domain import DependencyDownError
 _log = logging.getLogger(__name__)
 
 _REWIND_WAIT = 1.0
-_PROBE_WAIT = 5.0
+_PROBE_MS = 5000
 
 
 class GroupConsumer:
@@ -176,11 +176,11 @@ class GroupConsumer:
             raise RuntimeError("a GroupConsumer belongs to one thread")
 
     def _open(self) -> None:
-        self._listener = _Listener()
         try:
             consumer = self._make_consumer(**self._options.group_arguments())
         except KafkaError as error:
             raise sorted_out(error, "connecting a consumer") from error
+        self._listener = _Listener(consumer)
         consumer.subscribe(topics=list(self._topics), listener=self._listener)
         try:
             self._await_topics(consumer)
@@ -340,8 +340,8 @@ class GroupConsumer:
             raise sorted_out(error, "polling") from error
         found = {
             (source, offset): defect
-            for source, offset in position.items()
-            if (defect := self._probe(source, offset))
+            for source, first in position.items()
+            for offset, defect in self._probe(source, first).items()
         }
         self._unreadable.update(found)
         for (source, offset), defect in found.items():
@@ -350,31 +350,45 @@ class GroupConsumer:
             reason = error if isinstance(error, KafkaError) else KafkaError(repr(error))
             raise sorted_out(reason, "polling") from error
 
-    def _probe(self, source: Partition, offset: int) -> str:
-        """Reads one record at `offset` with a client of its own; what came up against it, or ""."""
+    def _probe(self, source: Partition, offset: int) -> dict[int, str]:
+        """The unreadable records from `offset` up to the first good one, each with what came up against it.
+
+        With a client of its own, and one offset further each time: records written as one batch have one
+        checksum, so where one is spoiled all are.
+        """
+        found: dict[int, str] = {}
+        tp = TopicPartition(*source)
         try:
             probe = self._make_consumer(**self._options.consumer_arguments())
         except KafkaError as error:
             raise sorted_out(error, "connecting a consumer") from error
         try:
-            tp = TopicPartition(*source)
             probe.assign([tp])
-            probe.seek(tp, offset)
-            probe.poll(timeout_ms=round(_PROBE_WAIT * 1000), max_records=1)
-        except Exception as error:
-            return f"{type(error).__name__}: {error}"
+            end = probe.end_offsets([tp], timeout_ms=_PROBE_MS)[tp]
+            for bad in range(offset, end):
+                probe.seek(tp, bad)
+                try:
+                    probe.poll(timeout_ms=_PROBE_MS, max_records=1)
+                except Exception as error:
+                    found[bad] = f"{type(error).__name__}: {error}"
+                else:
+                    break
+        except KafkaError as error:
+            raise sorted_out(error, "looking for an unreadable record") from error
         finally:
             probe.close(autocommit=False)
-        return ""
+        return found
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Notes what happened, and no more: it is called on the client's I/O thread, which must not wait.
+    """Notes what happened, and holds back what was assigned until it is sought to its committed offset.
 
-    The poll thread looks at it only after `poll` returned; until then it cannot be called again.
+    It is called on the client's I/O thread while the poll thread waits in `poll`, so it must not wait itself;
+    pausing only sets a flag.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, consumer: Any = None) -> None:
+        self._consumer = consumer
         self.rebalances = 0
         self.assigned: frozenset[Partition] = frozenset()
 
@@ -385,6 +399,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
     def on_partitions_assigned(self, assigned: Any) -> None:
         self.rebalances += 1
         self.assigned = frozenset(Partition(*tp) for tp in assigned)
+        self._consumer.pause(*assigned)
 
     def on_partitions_lost(self, lost: Any) -> None:
         self.on_partitions_revoked(lost)
