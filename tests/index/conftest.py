@@ -96,7 +96,7 @@ def open_index(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Calla
             index = QdrantIndex(QdrantClient(path=str(tmp_path / "local")), collection, DIMENSION)
         else:
             assert SERVER
-            index = QdrantIndex.connect(SERVER, collection, DIMENSION, api_key=api_key)
+            index = QdrantIndex.server(SERVER, collection, DIMENSION, api_key=api_key)
             collections.add(collection)
         opened.append(index)
         return index

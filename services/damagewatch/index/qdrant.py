@@ -34,7 +34,7 @@ class QdrantIndex(PointIndex):
     """A `DamageIndex` on a server. Connects at the first call, so it can be made while the server is down.
 
     Args:
-        client: See `connect` and, for tests, `QdrantClient(":memory:")`.
+        client: See `server` and, for tests, `QdrantClient(":memory:")`.
         collection: See `collection_name`; made at the first call if missing.
         dimension: Of the embeddings.
     """
@@ -47,7 +47,7 @@ class QdrantIndex(PointIndex):
         self._made = False
 
     @classmethod
-    def connect(
+    def server(
         cls,
         url: str,
         collection: str,
@@ -95,7 +95,7 @@ class QdrantIndex(PointIndex):
 
     def count(self) -> int:
         """See `DamageIndex.count`."""
-        with self._server() as client:
+        with self._calling() as client:
             return client.count(self._collection, exact=True).count
 
     def flush(self) -> None:
@@ -109,7 +109,7 @@ class QdrantIndex(PointIndex):
         self._client.close()
 
     @contextmanager
-    def _server(self) -> Iterator[QdrantClient]:
+    def _calling(self) -> Iterator[QdrantClient]:
         try:
             self._make()
             yield self._client
@@ -143,7 +143,7 @@ class QdrantIndex(PointIndex):
             self._made = True
 
     def _write(self, points: list[Point]) -> None:
-        with self._server() as client:
+        with self._calling() as client:
             client.upsert(
                 self._collection,
                 [models.PointStruct(id=p.id, vector=p.vector, payload=dict(p.payload)) for p in points],
@@ -151,7 +151,7 @@ class QdrantIndex(PointIndex):
             )
 
     def _read(self, queries: list[Query]) -> list[list[Point]]:
-        with self._server() as client:
+        with self._calling() as client:
             answers = client.query_batch_points(self._collection, [_request(query) for query in queries])
         return [
             [
@@ -164,7 +164,7 @@ class QdrantIndex(PointIndex):
     def _delete(self, scope: Scope) -> int:
         removed = 0
         matching = _filter(scope)
-        with self._server() as client:
+        with self._calling() as client:
             names = {found.name for found in client.get_collections().collections}
             for name in sorted({self._collection, *(n for n in names if n.startswith(ANY_LAYOUT_PREFIX))}):
                 removed += client.count(name, count_filter=matching, exact=True).count
