@@ -97,7 +97,7 @@ def _photos(photos: Path | None, target: Path, seed: int) -> DemoSet:
 
         output.note("drawing photos of damaged cars")
         return demo_set(target, seed)
-    from damagewatch.synthesis.folder_set import rephotographed_set
+    from damagewatch.synthesis.rephotographed_set import rephotographed_set
 
     if not photos.is_dir():
         raise Failure(f"no such folder: {photos}", 2)

@@ -57,7 +57,11 @@ def detect(
             failed += 1
             continue
         if out is not None:
-            save_picture(out / f"{file.path.stem}-damages.png", draw_damages(look.pixels(file), seen.damages))
+            pixels = look.pixels(file)
+            assert pixels is not None
+            save_picture(
+                out / f"{file.path.stem}-damages.png", draw_damages(pixels, seen.damages, seen.width)
+            )
         if json:
             outlined = [
                 _damage_json(damage)

@@ -17,9 +17,9 @@ from damagewatch.broker.strategy import Backpressure
 from damagewatch.contracts import codec
 from damagewatch.domain import ClaimImage, DependencyDownError, Erasure, Origin, Reason, Refused
 from damagewatch.pipeline.batched import BatchedStage
-from damagewatch.pipeline.intake import Intake, Seen
+from damagewatch.pipeline.intake import Seen
 from damagewatch.pipeline.parallel import ParallelStage
-from damagewatch.pipeline.recognition import Decided, Positions, Recognition
+from damagewatch.pipeline.recognition import Decided, Positions
 from damagewatch.pipeline.stage import StageFull
 
 log = logging.getLogger(__name__)
@@ -72,6 +72,24 @@ class Eraser(Protocol):
         ...
 
 
+class Look(Protocol):
+    """What happens to one photo on its own (`damagewatch.pipeline.intake.Intake`)."""
+
+    def __call__(self, image: ClaimImage, origin: Origin | None = None) -> Seen | Refused:
+        """Called on several threads at once."""
+        ...
+
+
+class Recognise(Protocol):
+    """What happens to a batch (`damagewatch.pipeline.recognition.Recognition`)."""
+
+    def __call__(
+        self, batch: Sequence[Seen | Refused], positions: Positions | None = None
+    ) -> list[Decided | Refused]:
+        """Called on one thread; one result for each photo, in order."""
+        ...
+
+
 class Outputs(Protocol):
     """Writes what is to be published because of a record."""
 
@@ -90,8 +108,8 @@ class MatcherStrategy:
     def __init__(
         self,
         *,
-        intake: Intake,
-        recognition: Recognition,
+        intake: Look,
+        recognition: Recognise,
         erase: Eraser,
         outputs: Outputs,
         starts: Mapping[Partition, int],

@@ -36,10 +36,20 @@ from damagewatch.vision import decide
 from damagewatch.vision.calibration import Calibration
 from damagewatch.vision.perceive import Perceived
 
-_Pair = tuple[Sighting, Sighting, float]
-"""Of the photo in hand, of another claim, and how alike they look."""
-
 _RANK = {AlertKind.SIMILAR_DAMAGE: 0, AlertKind.SAME_DAMAGE: 1, AlertKind.DUPLICATE_PHOTO: 2}
+
+
+_COPY = 2.0
+"""Alike beyond any cosine: the photos' hashes agree."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A damage of the photo in hand and one of another claim, and how alike they look."""
+
+    query: Sighting
+    candidate: Sighting
+    alike: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +155,23 @@ class Recognition:
         Raises:
             DependencyDownError: the index does not answer.
         """
-        decided: list[Decided] = []
+        chosen: list[list[list[_Pair]]] = []
         for item, pairs in zip(seen, self._candidates([item.perceived for item in seen]), strict=True):
             if positions is not None:
                 positions.advance(item.origin)
-            due = [pair for pair in pairs if positions is None or not positions.is_ahead(pair[1].origin)]
-            decided.append(self._decide(item.perceived, due))
-        return decided
+            due = [
+                pair for pair in pairs if positions is None or not positions.is_ahead(pair.candidate.origin)
+            ]
+            chosen.append(self._chosen(due))
+        # The bulk of what is stored of a damage, its local features, is read for these few alone.
+        start = time.perf_counter()
+        known = self._index.complete(
+            [pair.candidate for photos in chosen for pairs in photos for pair in pairs]
+        )
+        self._observe("read", time.perf_counter() - start)
+        return [
+            self._decided(item.perceived, photos, known) for item, photos in zip(seen, chosen, strict=True)
+        ]
 
     def remember(self, seen: Sequence[Seen]) -> None:
         """Makes photos visible to every search that starts after the return.
@@ -167,57 +187,69 @@ class Recognition:
         """The damages that look most like those of a photo, judged: for a person who searches."""
         best: dict[UUID, _Pair] = {}
         for pair in self._candidates([perceived])[0]:
-            known = best.get(pair[1].damage.damage_id)
-            if known is None or pair[2] > known[2]:
-                best[pair[1].damage.damage_id] = pair
+            known = best.get(pair.candidate.damage.damage_id)
+            if known is None or pair.alike > known.alike:
+                best[pair.candidate.damage.damage_id] = pair
+        whole = self._index.complete([pair.candidate for pair in best.values()])
         return [
             Near(
                 candidate,
-                float(query.embedding @ candidate.embedding),
-                decide.judge(query, candidate, self._calibration, perceived.mirrored),
+                float(pair.query.embedding @ candidate.embedding),
+                decide.judge(pair.query, candidate, self._calibration, perceived.mirrored),
             )
-            for query, candidate, _ in sorted(best.values(), key=lambda pair: -pair[2])
+            for pair in sorted(best.values(), key=lambda pair: -pair.alike)
+            if (candidate := whole.get(pair.candidate.damage.damage_id)) is not None
         ]
 
     def _candidates(self, photos: Sequence[Perceived]) -> list[list[_Pair]]:
-        """For each photo the pairs of damages worth a closer look."""
+        """For each photo the pairs of damages worth a closer look, without local features yet."""
         start = time.perf_counter()
         queries = [sighting for perceived in photos for sighting in perceived.sightings]
-        answers = iter(self._index.search(queries, self._options.candidates))
+        answers = iter(self._index.search(queries, self._options.candidates, features=False))
         copies = self._index.copies(
             [perceived.sightings[0] for perceived in photos],
             [perceived.mirrored_hash for perceived in photos],
             self._options.photos,
+            features=False,
         )
         found: list[list[_Pair]] = []
         for perceived, same in zip(photos, copies, strict=True):
-            pairs = [(perceived.sightings[0], copy.sighting, 2.0) for copy in same]
+            pairs = [_Pair(perceived.sightings[0], copy.sighting, _COPY) for copy in same]
             for sighting in perceived.sightings:
-                pairs.extend((sighting, near.sighting, near.score) for near in next(answers))
+                pairs.extend(_Pair(sighting, near.sighting, near.score) for near in next(answers))
             found.append(pairs)
         self._observe("search", time.perf_counter() - start)
         return found
 
-    def _decide(self, perceived: Perceived, pairs: Sequence[_Pair]) -> Decided:
+    def _chosen(self, pairs: Sequence[_Pair]) -> list[list[_Pair]]:
+        """The most alike pairs of the most alike photos, by photo."""
+        by_photo: dict[PhotoRef, list[_Pair]] = defaultdict(list)
+        for pair in sorted(pairs, key=lambda pair: -pair.alike):
+            by_photo[pair.candidate.photo].append(pair)
+        return [pairs[: self._options.pairs] for pairs in list(by_photo.values())[: self._options.photos]]
+
+    def _decided(
+        self, perceived: Perceived, photos: Sequence[Sequence[_Pair]], known: Mapping[UUID, Sighting]
+    ) -> Decided:
         start = time.perf_counter()
         now = self._clock()
-        by_photo: dict[PhotoRef, list[_Pair]] = defaultdict(list)
-        for pair in sorted(pairs, key=lambda pair: -pair[2]):
-            by_photo[pair[1].photo].append(pair)
-        best = (self._best(perceived, by_photo[photo]) for photo in list(by_photo)[: self._options.photos])
-        alerts = tuple(self._alert(match, now) for match in best if match is not None)
+        matches = (self._best(perceived, pairs, known) for pairs in photos)
+        alerts = tuple(self._alert(match, now) for match in matches if match is not None)
         self._observe("verify", time.perf_counter() - start)
         detections = Detections(
             perceived.photo, perceived.width, perceived.height, perceived.damages, self._models, now
         )
         return Decided(detections, alerts)
 
-    def _best(self, perceived: Perceived, pairs: Sequence[_Pair]) -> Match | None:
+    def _best(
+        self, perceived: Perceived, pairs: Sequence[_Pair], known: Mapping[UUID, Sighting]
+    ) -> Match | None:
         """The most telling pair of damages of two photos."""
         matches = [
             match
-            for query, candidate, _ in pairs[: self._options.pairs]
-            if (match := decide.judge(query, candidate, self._calibration, perceived.mirrored)) is not None
+            for pair in pairs
+            if (candidate := known.get(pair.candidate.damage.damage_id)) is not None  # erased meanwhile
+            and (match := decide.judge(pair.query, candidate, self._calibration, perceived.mirrored))
             and (match.kind is not AlertKind.SIMILAR_DAMAGE or self._options.similar_damage)
         ]
         return max(matches, key=lambda match: (_RANK[match.kind], match.probability), default=None)
