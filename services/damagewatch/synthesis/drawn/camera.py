@@ -174,8 +174,8 @@ def _shade(
     few_diffuse = cv2.remap(place.diffuse, *normal, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     diffuse = cv2.resize(few_diffuse, colour.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     graze = 1 - facing
-    fresnel = (gloss * np.float32(1 / 255)) * (0.085 + 0.915 * (graze * graze) ** 2 * graze)
-    scattered = diffuse + cv2.merge([metal * np.float32(0.75 / 255)] * 3) * (soft - diffuse)
+    fresnel = (gloss * np.float32(1 / 255)) * (0.06 + 0.94 * (graze * graze) ** 2 * graze)
+    scattered = diffuse + cv2.merge([metal * np.float32(0.65 / 255)] * 3) * (soft - diffuse)
     light = scattered * _LINEAR[colour] + cv2.merge([fresnel] * 3) * sharp
     cover *= np.float32(1 / 255)
     behind[:] = cv2.blendLinear(light, behind, cover, 1 - cover)
@@ -214,7 +214,7 @@ def _developed(light: Radiance, rng: np.random.Generator) -> Image:
     level = np.minimum(light * np.float32(255 * exposure * 4), 4 * 255 * 4).astype(np.uint16)
     steps = np.arange(4096) / (255 * 4)
     tone = np.minimum(1.06 * (1 - np.exp(-1.35 * steps)) ** (1 / 2.2), 1)
-    tone += 0.35 * tone * (1 - tone) * (2 * tone - 1)  # a camera's contrast
+    tone += 0.7 * tone * (1 - tone) * (2 * tone - 1)  # a camera's contrast
     table = np.rint(255 * tone).astype(np.uint8)
     return np.asarray(table[level], np.uint8)
 

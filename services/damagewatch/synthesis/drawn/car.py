@@ -116,7 +116,7 @@ def _doors(surface: Surface, car: Car, shape: np.random.Generator) -> None:
 
 
 def _rear_wing(surface: Surface, car: Car, shape: np.random.Generator) -> None:
-    arch_x, arch_y, radius = shape.uniform(300, 380), shape.uniform(735, 775), shape.uniform(300, 330)
+    arch_x, arch_y, radius = shape.uniform(230, 400), shape.uniform(735, 800), shape.uniform(270, 335)
     bumper = shape.uniform(820, 880)
     top = shape.uniform(450, 500)
     surface.seam(curve((20, -10), (40, 260), (28, 520), (60, 560)))
@@ -126,11 +126,11 @@ def _rear_wing(surface: Surface, car: Car, shape: np.random.Generator) -> None:
         )
     )
     surface.seam(curve((bumper, top), (bumper - 10, top - 60), (bumper + 20, top - 140)))
-    cap = shape.uniform(470, 560), shape.uniform(240, 300)
+    cap, size = shape.uniform((400, 180), (600, 310)), shape.uniform(66, 96)
     power = shape.uniform(2.6, 5)
-    outline = ellipse(*cap, 82, 80, power)
+    outline = ellipse(cap[0], cap[1], size, size * shape.uniform(0.85, 1.1), power)
     surface.seam(np.vstack([outline, outline[:1]]), width=4.5, depth=4)
-    surface.part(ellipse(cap[0] + 66, cap[1], 9, 22, 4), RUBBER, raised=-4, soft=5)
+    surface.part(ellipse(cap[0] + 0.8 * size, cap[1], 9, 0.28 * size, 4), RUBBER, raised=-4, soft=5)
     _lamp(
         surface,
         curve((bumper + 40, top - 30), (bumper + 10, top - 210), (WIDTH + 40, top - 250), points=24),
@@ -144,7 +144,7 @@ def _rear_wing(surface: Surface, car: Car, shape: np.random.Generator) -> None:
 
 
 def _front_wing(surface: Surface, car: Car, shape: np.random.Generator) -> None:
-    arch_x, arch_y, radius = shape.uniform(690, 760), shape.uniform(735, 775), shape.uniform(300, 330)
+    arch_x, arch_y, radius = shape.uniform(690, 830), shape.uniform(735, 800), shape.uniform(270, 335)
     bumper = shape.uniform(270, 320)
     top = shape.uniform(430, 480)
     surface.seam(curve((WIDTH - 40, -10), (WIDTH - 60, 260), (WIDTH - 30, 560), (WIDTH - 60, 860)))
@@ -347,7 +347,7 @@ def _wear(surface: Surface, car: Car, wear: np.random.Generator) -> None:
         fractal(rows // 4, columns // 4, 60, wear, 5), (columns, rows), interpolation=cv2.INTER_LINEAR
     )
     low = (np.arange(rows, dtype=np.float32) / rows)[:, None]
-    amount = np.clip((0.03 + 0.22 * low**3) * (1 + 0.6 * dust), 0, 0.6) * np.float32(wear.uniform(0.2, 1.0))
+    amount = np.clip((0.03 + 0.22 * low**3) * (1 + 0.6 * dust), 0, 0.6) * np.float32(wear.uniform(0.4, 1.2))
     brown = np.sqrt(np.array([0.2, 0.25, 0.29])) * 255
     sparkle = 1 + flakes * metal.astype(np.float32) * np.float32(0.05 / 255)
     paint = cv2.multiply(surface.colour, cv2.merge([sparkle * (1 - amount)] * 3), dtype=cv2.CV_8U)
@@ -359,9 +359,9 @@ def _wear(surface: Surface, car: Car, wear: np.random.Generator) -> None:
 
 def _dots(surface: Surface, wear: np.random.Generator) -> None:
     kinds: tuple[tuple[int, tuple[float, float], Material], ...] = (
-        (int(wear.integers(10, 40)), (0.8, 2.2), Material((0.5, 0.52, 0.53), 0.1, 0.0)),
-        (int(wear.integers(20, 90)), (0.7, 2.0), Material((0.05, 0.06, 0.07), 0.1, 0.0)),
-        (int(wear.integers(5, 30)), (2.0, 5.0), Material((0.16, 0.2, 0.24), 0.2, 0.0)),
+        (int(wear.integers(20, 60)), (0.8, 2.2), Material((0.5, 0.52, 0.53), 0.1, 0.0)),
+        (int(wear.integers(40, 120)), (0.7, 2.0), Material((0.05, 0.06, 0.07), 0.1, 0.0)),
+        (int(wear.integers(15, 45)), (2.0, 5.0), Material((0.16, 0.2, 0.24), 0.2, 0.0)),
     )
     for count, (small, large), material in kinds:
         for _ in range(count):

@@ -46,8 +46,8 @@ def dent(surface: Surface, x: float, y: float, size: float, rng: np.random.Gener
         hollow += rng.choice([-1.0, 1.0], p=[0.7, 0.3]) * depth * rng.uniform(0.25, 0.5) * fold
     edge = np.hypot(px, py) / size
     surface.height[window] += hollow * np.clip((1 - edge) * 5, 0, 1)
-    if rng.random() < 0.6:  # whatever pushed it left a rub at the deepest fold
-        _rub(surface, x, y, size * 0.35, turn + rng.normal(0, 0.2), rng)
+    # Whatever pushed it left a rub where it went deepest.
+    _rub(surface, x, y, size * rng.uniform(0.2, 0.4), turn + rng.normal(0, 0.3), rng)
     surface.damaged.append(ellipse(x, y, size * 0.62, size * 0.62 / flat**0.7, turn=turn))
 
 
