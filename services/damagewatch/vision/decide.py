@@ -13,7 +13,7 @@ from damagewatch.vision.verify import Geometry, verify
 
 MIN_FOCUS_INLIERS = 6
 """On and around the damages: a wheel and a lamp of another car agree as well."""
-MIN_WHOLE_ALIGNMENT = 0.4
+MIN_WHOLE_ALIGNMENT = 0.55
 """Of two whole photos: cars in front of one background share hundreds of inliers, and little else."""
 MAX_POINTS = 200
 

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from damagewatch.domain import AlertKind, Box, LocalFeatures, Sighting, Signals
+from damagewatch.vision.calibration import FEATURES, Calibration, Thresholds, features
+from damagewatch.vision.decide import judge
+from damagewatch.vision.verify import mirrored, verify
+
+from . import pictures, sightings
+from .test_verify import IMAGE, POINTS, homography, seen_from
+
+CALIBRATION = Calibration()
+QUERY = sightings.whole(IMAGE, POINTS)
+NOTHING = LocalFeatures(np.empty((0, 2), np.float32), np.empty((0, 64), np.int8))
+
+
+def turned(sighting: Sighting) -> Sighting:
+    flip = np.array([[-1.0, 0, sightings.WIDTH], [0, 1, 0], [0, 0, 1]])
+    return mirrored(sighting, sightings.moved(sighting.features, flip), 0)
+
+
+def never(_: Sighting) -> Sighting:
+    raise AssertionError("the mirrored query was asked for")
+
+
+def unlike(sighting: Sighting) -> Sighting:
+    """With an embedding at a right angle to the others."""
+    embedding = np.zeros(8, np.float32)
+    embedding[1] = 1
+    return replace(sighting, embedding=embedding)
+
+
+def test_the_same_bytes_are_a_duplicate_whatever_else() -> None:
+    copy = replace(QUERY, features=NOTHING)
+    found = judge(QUERY, copy, CALIBRATION, never)
+    assert found is not None
+    assert (found.kind, found.probability, found.mirrored) == (AlertKind.DUPLICATE_PHOTO, 1.0, False)
+
+
+def test_a_copy_is_a_duplicate_and_another_standpoint_the_same_damage() -> None:
+    for matrix, kind in (
+        (np.diag([0.9, 0.9, 1.0]), AlertKind.DUPLICATE_PHOTO),
+        (homography(8, 1.1, 10, 5, 0.25), AlertKind.SAME_DAMAGE),
+    ):
+        again = sightings.whole(seen_from(matrix), sightings.moved(POINTS, matrix, 0.3, 0.2), "b")
+        found = judge(QUERY, again, CALIBRATION, never)
+        assert found is not None
+        assert found.kind is kind
+        assert found.probability > CALIBRATION.thresholds.same_damage
+        assert len(found.homography) == 9
+        assert 0 < len(found.points) <= 200
+
+
+def test_a_mirrored_copy_is_found_and_its_points_are_of_the_photo_as_it_is() -> None:
+    flip = np.array([[-1.0, 0, sightings.WIDTH], [0, 1, 0], [0, 0, 1]])
+    copy = sightings.whole(np.ascontiguousarray(IMAGE[:, ::-1]), sightings.moved(POINTS, flip), "b")
+    found = judge(QUERY, copy, CALIBRATION, turned)
+    assert found is not None
+    assert (found.kind, found.mirrored) == (AlertKind.DUPLICATE_PHOTO, True)
+    for x, y, u, v in found.points:
+        assert u == pytest.approx(sightings.WIDTH - x, abs=1)
+        assert v == pytest.approx(y, abs=1)
+    assert judge(QUERY, copy, CALIBRATION) is None
+    assert judge(QUERY, unlike(copy), CALIBRATION, never) is None
+
+
+CREDULOUS = Calibration(intercept=50.0)
+"""Finds every pair probable: what it refuses is refused for other reasons."""
+
+
+def test_one_background_behind_two_cars_is_no_alert() -> None:
+    """Hundreds of inliers, all of them on the wall."""
+    other = IMAGE.copy()
+    other[40:440, 60:580] = pictures.scene(520, 400, seed=5)
+    wall = LocalFeatures(
+        *(part[_outside(POINTS, (260, 200))] for part in (POINTS.points, POINTS.descriptors))
+    )
+    again = sightings.whole(other, wall, "b")
+    geometry = verify(QUERY, again)
+    assert geometry is not None
+    assert geometry.inliers > 80
+    assert judge(QUERY, again, CREDULOUS) is None
+
+
+def test_a_damage_needs_matches_on_it() -> None:
+    box = Box(250, 180, 390, 300)
+    query = sightings.damaged(QUERY, IMAGE, box)
+    other = IMAGE.copy()
+    other[130:350, 190:450] = pictures.scene(260, 220, seed=5)
+    all_around = sightings.damaged(sightings.whole(other, POINTS, "b"), other, box)
+    ring = _outside(all_around.features, (130, 110))
+    around = replace(
+        all_around,
+        features=LocalFeatures(all_around.features.points[ring], all_around.features.descriptors[ring]),
+    )
+    assert ring.sum() > 50
+    assert judge(query, around, CREDULOUS) is None
+    found = judge(query, all_around, CREDULOUS)
+    assert found is not None
+    assert found.kind is AlertKind.SAME_DAMAGE
+
+
+def _outside(features: LocalFeatures, half: tuple[int, int]) -> np.ndarray:
+    return np.asarray((np.abs(features.points - (320, 240)) >= half).any(axis=1))
+
+
+def test_similar_damages_only_on_request() -> None:
+    match = replace(sightings.whole(pictures.scene(seed=3), NOTHING, "b"))
+    assert judge(QUERY, match, CALIBRATION) is None
+    wanted = CALIBRATION.model_copy(update={"thresholds": Thresholds(similar_damage=0.9)})
+    found = judge(QUERY, match, wanted)
+    assert found is not None
+    assert (found.kind, found.homography, found.points) == (AlertKind.SIMILAR_DAMAGE, (), ())
+    assert judge(QUERY, unlike(match), wanted) is None
+
+
+SIGNALS = st.builds(
+    Signals,
+    cosine=st.floats(-1, 1),
+    inliers=st.integers(0, 512),
+    focus_inliers=st.integers(0, 512),
+    inlier_ratio=st.floats(0, 1),
+    alignment=st.floats(-1, 1),
+    overlap=st.floats(0, 1),
+    hash_distance=st.integers(0, 64),
+)
+
+
+@given(SIGNALS, st.lists(st.floats(-1e4, 1e4), min_size=7, max_size=7), st.floats(-1e4, 1e4))
+def test_probability_is_one_for_any_coefficients(
+    signals: Signals, coefficients: list[float], intercept: float
+) -> None:
+    calibration = Calibration(coefficients=tuple(coefficients), intercept=intercept)
+    assert 0 <= calibration.probability(signals) <= 1
+
+
+@given(SIGNALS, st.sampled_from(["inliers", "focus_inliers", "inlier_ratio", "alignment"]))
+def test_more_evidence_is_never_less_probable(signals: Signals, name: str) -> None:
+    most: dict[str, Callable[[Signals], Signals]] = {
+        "inliers": lambda s: replace(s, inliers=512),
+        "focus_inliers": lambda s: replace(s, focus_inliers=512),
+        "inlier_ratio": lambda s: replace(s, inlier_ratio=1.0),
+        "alignment": lambda s: replace(s, alignment=1.0),
+    }
+    assert CALIBRATION.probability(most[name](signals)) >= CALIBRATION.probability(signals)
+
+
+def test_logistic_is_the_textbook_one() -> None:
+    signals = Signals(0.5, 20, 10, 0.4, 0.6, 0.8, 16)
+    calibration = Calibration(
+        mean=(0.1,) * 7, scale=(2.0,) * 7, coefficients=(1, 2, 3, 4, 5, 6, 7), intercept=-3, base_rate=0.1
+    )
+    logit = -3 + sum(c * (x - 0.1) / 2 for c, x in zip(range(1, 8), features(signals), strict=True))
+    assert calibration.probability(signals) == pytest.approx(1 / (1 + np.exp(-logit)))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"features": FEATURES[::-1]},
+        {"coefficients": (1.0,) * 6},
+        {"scale": (0.0,) * 7},
+        {"intercept": float("nan")},
+        {"base_rate": 0},
+    ],
+)
+def test_calibrations_that_cannot_be_meant_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Calibration.model_validate(wrong)
+
+
+def test_other_numbers_are_another_version() -> None:
+    assert Calibration().version == Calibration().version != Calibration(intercept=-1).version
