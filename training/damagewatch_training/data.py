@@ -15,8 +15,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from damagewatch.domain import Box
 from numpy.typing import NDArray
+
+from damagewatch.domain import Box
 
 TYPES = ("scratch", "dent", "broken")
 SEVERITIES = ("minor", "moderate", "severe")
@@ -81,11 +82,15 @@ def pairs(root: Path) -> list[Pair]:
         return [Pair(row["a"], row["b"], row["verdict"]) for row in csv.DictReader(lines)]
 
 
+def train_split(root: Path) -> list[Photo]:
+    """All photos outside the val splits, copies of val photos and of each other among them."""
+    return [*damage_polygons(root, "train"), *severity(root, "train"), *damaged_parts(root)]
+
+
 def training_photos(root: Path) -> list[Photo]:
     """All photos that may be trained on: of each group of copies one, and none that a val photo shows again."""
-    photos = [*damage_polygons(root, "train"), *severity(root, "train"), *damaged_parts(root)]
     held_out = {photo.name for photo in [*damage_polygons(root, "val"), *severity(root, "val")]}
-    return without_leaks(photos, held_out, pairs(root))
+    return without_leaks(train_split(root), held_out, pairs(root))
 
 
 def without_leaks(photos: Iterable[Photo], held_out: set[str], known: Iterable[Pair]) -> list[Photo]:
@@ -143,6 +148,8 @@ def _coco(root: Path, folder: Path, annotations: Path) -> list[Photo]:
             )
         )
     return [
-        Photo(str(folder / image["file_name"]), root / folder / image["file_name"], tuple(labels[image["id"]]))
+        Photo(
+            str(folder / image["file_name"]), root / folder / image["file_name"], tuple(labels[image["id"]])
+        )
         for image in sorted(content["images"], key=lambda image: str(image["file_name"]))
     ]

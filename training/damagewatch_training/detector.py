@@ -1,4 +1,4 @@
-"""The damage detector: an FPN (Lin et al., CVPR 2017) on EfficientNet-Lite0 that tells damaged pixels, type, severity.
+"""The damage detector: an FPN (Lin et al., CVPR 2017) on EfficientNet-Lite0 for pixels, type and severity.
 
 Seven channels at a quarter of the input: damage (sigmoid), scratch, dent, broken (softmax), minor, moderate,
 severe (softmax). Few photos are labelled, so the encoder keeps its ImageNet batch statistics, and the photos are
@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 import segmentation_models_pytorch as smp
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
@@ -39,10 +39,10 @@ Image = NDArray[np.uint8]
 class Settings:
     """How the detector is trained. `crop` are pixels at the scale of a letterboxed photo."""
 
-    epochs: int = 36
+    epochs: int = 20
     batch: int = 8
     crop: int = 256
-    last_epochs_whole: int = 8
+    last_epochs_whole: int = 3
     rate: float = 2e-3
     encoder_rate: float = 3e-4
     average: float = 0.99
@@ -98,15 +98,15 @@ class Photos(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        image, labels = self.photos[index], self.labels[index]
+        photo, labels = self.photos[index], self.labels[index]
         matrix = _placement(labels[..., 0], self.crop, rng)
         size = (self.crop, self.crop)
-        image = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderValue=(GREY,) * 3)
+        image = cv2.warpAffine(photo, matrix, size, flags=cv2.INTER_LINEAR, borderValue=(GREY,) * 3)
         nothing = (0, UNLABELLED, UNLABELLED)
-        labels = cv2.warpAffine(labels, matrix, size, flags=cv2.INTER_NEAREST, borderValue=nothing)
+        placed = cv2.warpAffine(labels, matrix, size, flags=cv2.INTER_NEAREST, borderValue=nothing)
         image = _other_camera(np.asarray(image, np.uint8), rng)
         pixels = np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))
-        return torch.from_numpy(pixels), torch.from_numpy(np.ascontiguousarray(labels.transpose(2, 0, 1)))
+        return torch.from_numpy(pixels), torch.from_numpy(np.ascontiguousarray(placed.transpose(2, 0, 1)))
 
 
 def _placement(damaged: Image, crop: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -141,7 +141,7 @@ def _other_camera(image: Image, rng: np.random.Generator) -> Image:
     if rng.random() < 0.1:
         out = np.repeat(out.mean(2, keepdims=True), 3, 2)
     if rng.random() < 0.3:
-        out = cv2.GaussianBlur(out, (0, 0), rng.uniform(0.3, 1.5))
+        out = np.asarray(cv2.GaussianBlur(out, (0, 0), rng.uniform(0.3, 1.5)), np.float32)
     if rng.random() < 0.3:
         out += rng.normal(0, rng.uniform(2, 12), out.shape).astype(np.float32)
     changed = np.clip(out, 0, 255).astype(np.uint8)
@@ -160,16 +160,16 @@ def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
         logits: float (N, 7, h, w).
         labels: uint8 (N, 3, STRIDE * h, STRIDE * w), as `label_map` makes them.
     """
-    damaged = F.avg_pool2d(labels[:, :1].float() / 255, STRIDE)
+    damaged = functional.avg_pool2d(labels[:, :1].float() / 255, STRIDE)
     logit = logits[:, :1]
     probability = torch.sigmoid(logit)
     dice = 1 - (2 * (probability * damaged).sum() + 1) / (probability.sum() + damaged.sum() + 1)
-    loss = dice + F.binary_cross_entropy_with_logits(logit, damaged)
+    loss = dice + functional.binary_cross_entropy_with_logits(logit, damaged)
     middle = slice(STRIDE // 2, None, STRIDE)
     for channel, kinds in ((1, logits[:, 1:4]), (2, logits[:, 4:7])):
         target = labels[:, channel, middle, middle].long()
         if bool((target != UNLABELLED).any()):
-            loss = loss + 0.2 * F.cross_entropy(kinds, target, ignore_index=UNLABELLED)
+            loss = loss + 0.2 * functional.cross_entropy(kinds, target, ignore_index=UNLABELLED)
     return loss
 
 

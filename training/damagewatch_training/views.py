@@ -9,11 +9,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from damagewatch.domain import Box
-from damagewatch.synthesis.rephotograph import rephotograph
 from numpy.typing import NDArray
 from rich.progress import track
 
+from damagewatch.domain import Box
+from damagewatch.synthesis.rephotograph import rephotograph
 from damagewatch_training import windows
 from damagewatch_training.data import Photo
 
@@ -57,7 +57,13 @@ def render(root: Path, folder: Path, views: int, size: int, seed: int) -> None:
     if store.shape != shape:
         raise ValueError(f"{path} has shape {store.shape}, not {shape}: remove it and {counter}")
     tasks = (
-        (root / str(names[index]), [Box(*box) for box in boxes[owner == index].tolist()], views, size, [seed, index])
+        (
+            root / str(names[index]),
+            [Box(*box) for box in boxes[owner == index].tolist()],
+            views,
+            size,
+            [seed, index],
+        )
         for index in range(done, len(names))
     )
     with ProcessPoolExecutor(os.cpu_count()) as workers:

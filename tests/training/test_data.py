@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from damagewatch.domain import Box
+from damagewatch_training import data, windows
+
+NAMES = [f"photo-{letter}" for letter in "abcdefgh"]
+NAME = st.sampled_from(NAMES)
+PAIRS = st.lists(
+    st.builds(data.Pair, NAME, NAME, st.sampled_from(["copy", "same", "mirror", "diff", "unsure"]))
+)
+
+
+def photos() -> list[data.Photo]:
+    return [data.Photo(name, path=None) for name in NAMES]  # type: ignore[arg-type]
+
+
+def linked(known: list[data.Pair], start: str) -> set[str]:
+    """All that the pairs join to `start`, by growing until nothing changes."""
+    group = {start}
+    while True:
+        more = {n for p in known if p.verdict in data.SAME and group & {p.a, p.b} for n in (p.a, p.b)} - group
+        if not more:
+            return group
+        group |= more
+
+
+@given(PAIRS, st.sets(NAME))
+def test_no_photo_leaks_and_each_group_keeps_one(known: list[data.Pair], held_out: set[str]) -> None:
+    kept = [photo.name for photo in data.without_leaks(photos(), held_out, known)]
+    for name in NAMES:
+        group = linked(known, name)
+        expected = 0 if group & held_out else 1
+        assert sum(other in group for other in kept) == expected
+
+
+def test_pairs_of_different_cars_join_nothing() -> None:
+    known = [data.Pair("photo-a", "photo-b", "diff")]
+    assert len(data.without_leaks(photos(), {"photo-a"}, known)) == len(NAMES) - 1
+
+
+def test_a_box_is_mapped_by_its_corners() -> None:
+    double = np.diag([2.0, 2.0, 1.0])
+    assert windows.mapped(Box(10, 20, 30, 40), double, 100, 100) == Box(20, 40, 60, 80)
+
+
+@pytest.mark.parametrize(("shift", "kept"), [(60.0, True), (80.0, False)])
+def test_a_damage_that_mostly_leaves_the_photo_is_not_mapped(shift: float, kept: bool) -> None:
+    moved = np.array([[1.0, 0, shift], [0, 1, 0], [0, 0, 1]])
+    assert (windows.mapped(Box(10, 10, 50, 50), moved, 100, 100) is not None) is kept
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 90), st.floats(1, 10))
+def test_a_jittered_box_stays_in_the_photo_and_on_the_damage(seed: int, x: float, size: float) -> None:
+    box = Box(x, x, x + size, x + size)
+    moved = windows.jittered(box, np.random.default_rng(seed), 100, 100)
+    assert 0 <= moved.x0 < moved.x1 <= 100
+    assert 0 <= moved.y0 < moved.y1 <= 100
+    assert abs(moved.centre[0] - box.centre[0]) < size + 2
+
+
+def test_windows_that_nearly_coincide_are_trained_on_once() -> None:
+    rng = np.random.default_rng(0)
+    box = Box(100, 100, 130, 130)
+    chosen = windows.to_train_on([box, Box(100, 100, 131, 130)], 640, 640, rng)
+    assert chosen[0] == Box(0, 0, 640, 640)
+    assert sum(other.iou(box) > 0.8 for other in chosen) == 1
