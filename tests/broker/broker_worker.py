@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import sys
 import threading
@@ -74,8 +75,8 @@ def main() -> None:
     options = KafkaOptions(
         bootstrap_servers=(told["bootstrap"],), group=told["group"], worker=told["worker"], session_timeout=10
     )
+    logging.basicConfig(level=logging.CRITICAL)
     pace = Pace(max_results=8, max_age=0.05)
-    print("started", flush=True)
     processor(
         options, told["input"], lambda: Echo(told["output"], told["seconds"]), told["dead"], pace=pace
     ).run(stop)

@@ -10,8 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from broker_stream import Stream
+
+from damagewatch.broker.development import DevelopmentKafka
 
 pytestmark = pytest.mark.kafka
 
@@ -30,9 +33,7 @@ class Worker:
             "dead": stream.dead,
             "seconds": seconds,
         }
-        self.process = subprocess.Popen(
-            [sys.executable, str(WORKER), json.dumps(told)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        self.process = subprocess.Popen([sys.executable, str(WORKER), json.dumps(told)])
 
     def kill(self) -> None:
         self.process.kill()
@@ -55,7 +56,6 @@ def start(stream: Stream) -> Iterator[Callable[..., Worker]]:
     for worker in workers:
         if worker.process.poll() is None:
             worker.kill()
-        worker.process.communicate()
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
@@ -83,4 +83,59 @@ def test_killed_again_and_again_nothing_is_lost_and_nothing_doubled(
     last = start()
     wait_until(lambda: stream.committed() == len(values))
     assert last.terminate() == 0
+    assert stream.outputs() == values
+
+
+def test_workers_that_come_and_go_lose_and_double_nothing(
+    stream: Stream, start: Callable[..., Worker]
+) -> None:
+    values = [f"{n:04}" for n in range(1200)]
+    stream.publish(values)
+    first = start(1)
+    wait_until(lambda: stream.committed() > 50)
+    second = start(2)
+    wait_until(lambda: len(stream.members()) == 2)
+    wait_until(lambda: stream.committed() > 300)
+    assert first.terminate() == 0
+    assert stream.members() == [stream.worker(2).worker], "who was asked to stop has left the group"
+    wait_until(lambda: stream.committed() > 600)
+    third = start(3)
+    wait_until(lambda: len(stream.members()) == 2)
+    # The second hangs: its partitions go to the third once its session has timed out. When it wakes up, what
+    # it has in hand was done by another long ago.
+    hanging = psutil.Process(second.process.pid)
+    hanging.suspend()
+    wait_until(lambda: stream.committed() == len(values))
+    hanging.resume()
+    wait_until(lambda: len(stream.members()) == 2)
+    assert second.terminate() == 0
+    assert third.terminate() == 0
+    assert stream.members() == []
+    assert stream.outputs() == values
+
+
+def test_a_broker_that_hangs_and_one_that_restarts_lose_and_double_nothing(
+    stream: Stream, start: Callable[..., Worker], development_kafka: DevelopmentKafka | None
+) -> None:
+    if development_kafka is None:
+        pytest.skip("needs a broker of its own to stop")
+    values = [f"{n:04}" for n in range(1500)]
+    stream.publish(values)
+    worker = start()
+    wait_until(lambda: stream.committed() > 100)
+    broker = psutil.Process(development_kafka.status().pid)
+    broker.suspend()
+    try:
+        # Longer than a transaction may take: whatever was under way is given up by all sides.
+        time.sleep(16)
+    finally:
+        broker.resume()
+    before = stream.committed()
+    wait_until(lambda: stream.committed() > before + 100)
+    assert development_kafka.down()
+    time.sleep(3)
+    development_kafka.up()
+    wait_until(lambda: stream.committed() == len(values))
+    assert worker.process.poll() is None, "the worker did not live through it"
+    assert worker.terminate() == 0
     assert stream.outputs() == values

@@ -139,8 +139,8 @@ class DevelopmentKafka:
             running = self._process()
             instance = self._instance()
             if running is None:
-                classpath = os.pathsep.join(map(str, fetch_jars(self._progress, self._maven_cache)))
                 instance = self._write_properties(instance)
+                classpath = os.pathsep.join(map(str, fetch_jars(self._progress, self._maven_cache)))
                 self._format(classpath)
                 running, instance = self._launch(classpath, instance)
             assert instance is not None
@@ -203,6 +203,9 @@ class DevelopmentKafka:
     def _write_properties(self, before: _Instance | None) -> _Instance:
         port = self._port or (before.port if before else _free_port())
         controller_port = before.controller_port if before else _free_port()
+        for number in (port, controller_port):
+            if not _is_free(number):
+                raise DevelopmentKafkaError(f"the port {number} of 127.0.0.1 is taken by another program")
         listeners = f"PLAINTEXT://{_address(port)},CONTROLLER://{_address(controller_port)}"
         properties = _PROPERTIES | {
             "listeners": listeners,
@@ -297,7 +300,12 @@ def fetch_jars(progress: Progress = lambda _: None, maven_cache: Path | None = N
         ) from error
     context = MavenContext(repo_cache=maven_cache, timeout=30)
     context.repo_cache.mkdir(parents=True, exist_ok=True)
+    found = context.repo_cache / f"damagewatch-kafka-{KAFKA_VERSION}.txt"  # spares reading 100 POMs a start
     with _locked(context.repo_cache / "damagewatch.lock"):
+        if found.exists():
+            jars = [Path(line) for line in found.read_text().splitlines()]
+            if jars and all(map(zipfile.is_zipfile, jars)):
+                return jars
         progress(f"resolving Apache Kafka {KAFKA_VERSION}")
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -307,7 +315,9 @@ def fetch_jars(progress: Progress = lambda _: None, maven_cache: Path | None = N
                 ]
                 direct, transitive = context.resolver.resolve(wanted)
                 needed = [*direct, *(d for d in transitive if d.scope in {"compile", "runtime"})]
-                return _download([d.artifact for d in needed], progress)
+                jars = _download([d.artifact for d in needed], progress)
+                found.write_text("\n".join(map(str, jars)))
+                return jars
             except Exception as error:
                 if attempt == _ATTEMPTS:
                     raise DevelopmentKafkaError(f"Kafka's jars could not be fetched: {error}") from error
@@ -342,6 +352,18 @@ def _psutil() -> Any:
 
 def _address(port: int) -> str:
     return f"127.0.0.1:{port}"
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as Kafka does: old connections may linger
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def _free_port() -> int:

@@ -123,7 +123,11 @@ class StreamProcessor:
 
     @property
     def last_poll(self) -> float:
-        """When it last polled, on its clock (`time.monotonic`): the heartbeat for a liveness check."""
+        """When it last polled, on its clock (`time.monotonic`): the heartbeat for a liveness check.
+
+        While Kafka does not answer, a step may take the sum of a few timeouts; alive means younger than
+        `max_poll_interval`.
+        """
         return self._last_poll
 
     def run(self, stop: threading.Event, drain_timeout: float = 20.0) -> None:
@@ -187,12 +191,11 @@ class StreamProcessor:
                 _log.warning("not all could be finished before the end: %s", error)
             else:
                 self._strategy = None
-        left = max(1.0, deadline - self._clock())
         if self._session is not None and not self._session.dead:
-            self._session.close(left)
+            self._session.close(max(1.0, deadline - self._clock()))
             self._session = None
         self._abandon()
-        self._consumer.close(left)
+        self._consumer.close(max(1.0, deadline - self._clock()))
         self._state, self._detail = State.STOPPED, ""
 
     def _step(self) -> None:
@@ -258,11 +261,11 @@ class StreamProcessor:
                 self._sleep(self._pace.busy_wait)
                 return
             self._consumer.pause()
-            self._poll(self._pace.busy_wait)
+            records = self._poll(self._pace.busy_wait)
             self._consumer.resume()
-            return
-        busy = self._ledger.in_flight > 0 or self._ledger.ready()[0] > 0
-        records = self._poll(self._pace.busy_wait if busy else self._pace.idle_wait)
+        else:
+            busy = self._ledger.in_flight > 0 or self._ledger.ready()[0] > 0
+            records = self._poll(self._pace.busy_wait if busy else self._pace.idle_wait)
         if records:
             self._observer.records_in(len(records), sum(record.size for record in records))
         self._waiting.extend(record for record in records if self._ledger.deliver(record))
