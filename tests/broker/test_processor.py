@@ -273,7 +273,8 @@ def test_after_a_failure_it_backs_off_and_begins_again_at_the_committed_offset(w
     assert bench.strategies[0].verbs == ["terminate"]
     assert bench.sessions[0].ended == "dropped"
     bench.steps()
-    assert (len(bench.strategies), len(bench.sessions)) == (2, 2)
+    # A commit whose answer was lost leaves nothing to do again, and so nothing to make a strategy for.
+    assert (len(bench.strategies), len(bench.sessions)) == (1 if where == "unclear commit" else 2, 2)
     assert world.values == world.log
     assert bench.processor.state is State.RUNNING
     assert bench.processor.detail == ""
@@ -307,7 +308,7 @@ def test_a_success_forgets_former_failures() -> None:
     assert [seconds for _, seconds in bench.told("paused")] == [0.25, 0.25, 0.25]
 
 
-def test_results_from_before_a_rebalance_are_void() -> None:
+def test_work_from_before_a_rebalance_is_dropped_with_its_strategy() -> None:
     world = World(8)
     bench = Bench(world)
     bench.steps(1)
@@ -315,9 +316,9 @@ def test_results_from_before_a_rebalance_are_void() -> None:
     bench.steps(2)
     bench.consumer.rewind()  # what a rebalance does to a partition that is kept
     bench.steps(1)
-    bench.strategies[0].stuck = False
+    assert bench.strategies[0].verbs == ["terminate"]
     bench.steps()
-    assert sum(count for (count,) in bench.told("stale")) > 0
+    assert len(bench.strategies) == 2
     assert world.values == world.log
 
 

@@ -64,6 +64,7 @@ class GroupConsumer:
         self._member = ""
         self._held = False
         self._rewind_due = False
+        self._starts: dict[Partition, int] = {}
         self._committed: dict[Partition, int] = {}
         self._next: dict[Partition, int] = {}
         self._unreadable: dict[tuple[Partition, int], str] = {}
@@ -81,6 +82,11 @@ class GroupConsumer:
         what was made before it.
         """
         return self._membership
+
+    @property
+    def starts(self) -> Mapping[Partition, int]:
+        """Where each of our partitions was read from since the last rebalance or rewind: committed offsets."""
+        return MappingProxyType(self._starts)
 
     def poll(self, timeout: float) -> list[Record]:
         """Waits up to `timeout` seconds for records, and keeps the membership alive.
@@ -270,6 +276,7 @@ class GroupConsumer:
             raise sorted_out(error, "reading committed offsets") from error
         for source, offset in found.items():
             self._consumer.seek(TopicPartition(*source), offset)
+        self._starts = dict(found)
         self._committed = dict(found)
         self._next = dict(found)
         self._rewind_due = False

@@ -65,7 +65,8 @@ class State(StrEnum):
 class StreamProcessor:
     """Consumes, processes and produces exactly once. `run` it, or take it step by step with `run_once`.
 
-    `make_strategy` and `open_session` are called again after every failure; both may raise
+    A strategy lives as long as an assignment: `make_strategy` is called when the first record of one is at
+    hand, and again after every rebalance and failure, `open_session` after every failure; both may raise
     DependencyDownError. `random_fraction` gives 0 <= x < 1, for the jitter.
     """
 
@@ -203,9 +204,8 @@ class StreamProcessor:
             # First of all: it settles what a former session or a former self left open.
             self._session = self._open_session()
             self._consumer.rewind()
-        if self._strategy is None:
-            self._strategy = self._make_strategy()
-        self._book(self._strategy.poll())
+        if self._strategy is not None:
+            self._book(self._strategy.poll())
         if self._commit_due():
             self._commit()
         if not self._tripped():
@@ -276,13 +276,14 @@ class StreamProcessor:
 
     def _submit_waiting(self) -> bool:
         """Hands over what waits, and returns whether all of it was taken."""
-        assert self._strategy is not None
         while self._waiting:
             record = self._waiting[0]
             if letter := self._dead_on_arrival(record):
                 self._waiting.popleft()
                 self._book([letter])
                 continue
+            if self._strategy is None:
+                self._strategy = self._make_strategy()
             try:
                 self._strategy.submit(record)
             except Backpressure:
@@ -310,6 +311,9 @@ class StreamProcessor:
             self._ledger.lease(leases)
             self._waiting = deque(r for r in self._waiting if leases.get(r.source) == r.lease)
             self._leases = leases
+            if self._strategy is not None:
+                self._strategy.terminate()
+                self._strategy = None
             self._oldest_ms = self._ledger.oldest_timestamp_ms
             self._observer.assigned(len(leases))
         return records

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from damagewatch.assembly import load_models, make_intake, make_recognition, ope
 from damagewatch.broker.consumer import GroupConsumer
 from damagewatch.broker.deadletter import Breaker, DeadLetters
 from damagewatch.broker.processor import StreamProcessor
-from damagewatch.broker.record import OutgoingRecord, Partition
+from damagewatch.broker.record import OutgoingRecord
 from damagewatch.broker.transaction import TransactionSession
 from damagewatch.domain import DependencyDownError, Erasure
 from damagewatch.evidence import EvidenceStore
@@ -86,6 +85,8 @@ def run(settings: Settings, stop: threading.Event) -> None:
                 metrics.decided(done.verdict.detections, done.verdict.alerts, age)
             return outputs(done)
 
+        options = settings.kafka.options()
+        consumer = GroupConsumer(options, [settings.kafka.topics.images])
         bounds = Bounds(
             threads=settings.onnx.threads,
             photos=settings.matcher.in_flight_photos,
@@ -94,21 +95,20 @@ def run(settings: Settings, stop: threading.Event) -> None:
             batch_age=settings.matcher.batch_age,
         )
 
-        def make_strategy(starts: Mapping[Partition, int]) -> MatcherStrategy:
+        def make_strategy() -> MatcherStrategy:
             return MatcherStrategy(
                 intake=intake,
                 recognition=recognition,
                 erase=ClaimEraser(index, evidence),
                 outputs=counted,
-                starts=starts,
+                starts=consumer.starts,
                 bounds=bounds,
                 tenant=settings.tenant,
                 observe_batch=metrics.batch,
             )
 
-        options = settings.kafka.options()
         processor = StreamProcessor(
-            GroupConsumer(options, [settings.kafka.topics.images]),
+            consumer,
             make_strategy,
             lambda: TransactionSession(options),
             dead_letters=dead_letters,

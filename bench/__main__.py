@@ -1,0 +1,300 @@
+"""Photos a second through a real Kafka, beside the same work in a bare loop, in turns within one run.
+
+The bare loop is what the models cost with nothing around them: for each photo, from bytes in memory and on as
+many threads as the matcher uses, decode, resize and `session.run` for the detector, the embedder and the local
+features. The stream does the same and all the rest: Kafka in and out with transactions, the index on disk, the
+search, the verification, the crops. Compare the two by their ratio: machines differ, and so does one machine
+from minute to minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from damagewatch.assembly import load_models, make_recognition, open_index
+from damagewatch.broker.consumer import GroupConsumer
+from damagewatch.broker.deadletter import Breaker, BreakerPolicy, DeadLetters
+from damagewatch.broker.development import DevelopmentKafka
+from damagewatch.broker.processor import StreamProcessor
+from damagewatch.broker.publisher import Publisher
+from damagewatch.broker.record import OutgoingRecord
+from damagewatch.broker.topics import Topics, TopicSpec
+from damagewatch.broker.transaction import TransactionSession
+from damagewatch.contracts import codec
+from damagewatch.domain import Box, ClaimImage, DamageType, Severity
+from damagewatch.evidence import EvidenceStore
+from damagewatch.folders import photos_in
+from damagewatch.matcher.outputs import TopicOutputs
+from damagewatch.matcher.service import ClaimEraser
+from damagewatch.matcher.strategy import Bounds, MatcherStrategy
+from damagewatch.pipeline.intake import Intake
+from damagewatch.settings import Settings
+from damagewatch.synthesis.drawn_set import demo_set
+from damagewatch.telemetry.health import Health
+from damagewatch.telemetry.metrics import Metrics
+from damagewatch.telemetry.stream import StreamTelemetry
+from damagewatch.vision.decode import Photo, decode
+from damagewatch.vision.detect import Detector, Region
+from damagewatch.vision.models import Models
+from damagewatch.vision.perceive import Perception
+from damagewatch.vision.regions import window
+
+
+def main() -> int:
+    """Runs the benchmark and prints its tables."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=Path, help="folder of photos; default: the drawn ones of the demo")
+    parser.add_argument("--count", type=int, default=200, help="photos of a round (default: 200)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each (default: 3)")
+    parser.add_argument("--damages", type=int, nargs="*", default=[1, 2, 4], help="damages a photo (1 2 4)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    settings = Settings()
+    models = load_models(settings)
+    with tempfile.TemporaryDirectory(prefix="damagewatch-bench-") as folder:
+        here = Path(folder)
+        contents = _contents(options.photos, here / "photos", options.count)
+        broker = DevelopmentKafka(here / "kafka")
+        try:
+            bootstrap = broker.up()
+            results = [
+                _measured(settings, models, contents, damages, bootstrap, here, options.rounds)
+                for damages in (None, *options.damages)
+            ]
+        finally:
+            broker.down()
+    report = {
+        "cpus": os.cpu_count(),
+        "threads": settings.onnx.threads,
+        "photos": len(contents),
+        "bytes_a_photo": round(statistics.mean(map(len, contents))),
+        "rounds": options.rounds,
+        "results": results,
+    }
+    if options.json:
+        json.dump(report, sys.stdout)
+        print()
+    else:
+        _print(report)
+    return 0
+
+
+def _contents(photos: Path | None, folder: Path, count: int) -> list[bytes]:
+    if photos is None:
+        made = demo_set(folder)
+        refused = {row.photo for row in made.rejections}
+        files = [photo.path for photo in made.photos if photo.key not in refused]
+    else:
+        files = [file.path for file in photos_in([photos])]
+    contents = [file.read_bytes() for file in files]
+    return [contents[number % len(contents)] for number in range(count)]
+
+
+class FixedDetector(Detector):
+    """The real detector at its real cost, whose answer is then replaced by a fixed number of damages."""
+
+    def __init__(self, detector: Detector, damages: int) -> None:
+        self._detector = detector
+        self._damages = damages
+
+    def detect(self, photo: Photo) -> tuple[Region, ...]:
+        """As many regions as were asked for, each with a window of its own."""
+        self._detector.detect(photo)
+        return tuple(
+            Region(_place(number, photo.width, photo.height), (), DamageType.DENT, Severity.MINOR, 0.9)
+            for number in range(self._damages)
+        )
+
+
+def _place(number: int, width: int, height: int) -> Box:
+    x, y = ((0.2, 0.2), (0.8, 0.8), (0.2, 0.8), (0.8, 0.2))[number % 4]
+    return Box((x - 0.05) * width, (y - 0.05) * height, (x + 0.05) * width, (y + 0.05) * height)
+
+
+def _measured(
+    settings: Settings,
+    models: Models,
+    contents: Sequence[bytes],
+    damages: int | None,
+    bootstrap: str,
+    here: Path,
+    rounds: int,
+) -> dict[str, Any]:
+    """The bare loop and the stream in turns; medians over the rounds."""
+    if damages is not None:
+        models = _with_detector(models, FixedDetector(models.detector, damages))
+    bare, stream, stages = [], [], defaultdict[str, list[float]](list)
+    for number in range(rounds):
+        bare.append(len(contents) / _bare_loop(models, contents, settings.onnx.threads))
+        seconds = _stream(
+            settings, models, contents, bootstrap, here / f"round-{uuid4().hex[:8]}-{number}", stages
+        )
+        stream.append(len(contents) / seconds)
+    return {
+        "damages": "as detected" if damages is None else damages,
+        "bare_photos_per_second": round(statistics.median(bare), 2),
+        "stream_photos_per_second": round(statistics.median(stream), 2),
+        "ratio": round(statistics.median(s / b for s, b in zip(stream, bare, strict=True)), 3),
+        "stage_milliseconds_a_photo": {
+            stage: round(1000 * sum(seconds) / (rounds * len(contents)), 2)
+            for stage, seconds in stages.items()
+        },
+    }
+
+
+def _with_detector(models: Models, detector: Detector) -> Models:
+    return Models(models.manifest, detector, models.embedder, models.local_features, models.providers)
+
+
+def _bare_loop(models: Models, contents: Sequence[bytes], threads: int) -> float:
+    """Seconds for all photos."""
+
+    def work(content: bytes) -> None:
+        photo = decode(content)
+        found = models.detector.detect(photo)
+        whole = Box(0, 0, photo.width, photo.height)
+        windows = {whole, *(window(region.box, photo.width, photo.height) for region in found)}
+        for box in windows:
+            models.embedder.embed(photo, box)
+            models.local_features.extract(photo, box)
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(work, contents):
+            pass
+    return time.perf_counter() - start
+
+
+class Clock(StreamTelemetry):
+    """From the first record that was delivered to the last that was committed."""
+
+    def __init__(self, wanted: int) -> None:
+        super().__init__(Metrics("bench"), Health(60.0))
+        self.stop = threading.Event()
+        self.first = self.last = 0.0
+        self._wanted = wanted
+
+    def records_in(self, count: int, size: int) -> None:
+        """See `Observer`."""
+        self.first = self.first or time.perf_counter()
+
+    def committed(self, records: int, outputs: Mapping[str, int], seconds: float) -> None:
+        """See `Observer`."""
+        self._wanted -= records
+        self.last = time.perf_counter()
+        if self._wanted <= 0:
+            self.stop.set()
+
+
+def _stream(
+    settings: Settings,
+    models: Models,
+    contents: Sequence[bytes],
+    bootstrap: str,
+    here: Path,
+    stages: dict[str, list[float]],
+) -> float:
+    """Seconds from the first record delivered to the last one committed, all photos waiting in Kafka."""
+    name = here.name
+    settings = settings.model_copy(
+        update={
+            "kafka": settings.kafka.model_copy(
+                update={"bootstrap_servers": (bootstrap,), "group": name, "worker": f"{name}-worker"}
+            ),
+            "index": settings.index.model_copy(update={"url": None, "path": here / "index"}),
+        }
+    )
+    options = settings.kafka.options()
+    topics = {kind: f"{name}.{kind}" for kind in ("images", "detections", "alerts", "dead-letters")}
+    for topic in topics.values():
+        Topics(options).create(TopicSpec(topic, partitions=4, replication=1))
+    with Publisher(options) as publisher:
+        for number, content in enumerate(contents):
+            image = ClaimImage("bench", f"claim-{number}", "photo", content)
+            headers = tuple(codec.headers_of(image))
+            publisher.publish(
+                OutgoingRecord(topics["images"], image.claim_id.encode(), codec.encode(image), headers)
+            )
+    lock = threading.Lock()
+
+    def observe(stage: str, seconds: float) -> None:
+        with lock:
+            stages[stage].append(seconds)
+
+    clock = Clock(len(contents))
+    evidence = EvidenceStore(str((here / "evidence").resolve()))
+    index = open_index(settings, models)
+    consumer = GroupConsumer(options, [topics["images"]])
+    letters = DeadLetters(topics["dead-letters"], "bench")
+
+    def make_strategy() -> MatcherStrategy:
+        return MatcherStrategy(
+            intake=Intake(Perception(models, settings.limits.limits(), observe), evidence, _no_references),
+            recognition=make_recognition(settings, models, index, observe),
+            erase=ClaimEraser(index, evidence),
+            outputs=TopicOutputs(
+                detections=topics["detections"], alerts=topics["alerts"], dead_letters=letters
+            ),
+            starts=consumer.starts,
+            bounds=Bounds(
+                threads=settings.onnx.threads,
+                photos=settings.matcher.in_flight_photos,
+                bytes=settings.matcher.in_flight_bytes,
+                batch_photos=settings.matcher.batch_photos,
+                batch_age=settings.matcher.batch_age,
+            ),
+            tenant=settings.tenant,
+        )
+
+    try:
+        StreamProcessor(
+            consumer,
+            make_strategy,
+            lambda: TransactionSession(options),
+            dead_letters=letters,
+            breaker=Breaker(BreakerPolicy()),
+            observer=clock,
+        ).run(clock.stop)
+    finally:
+        index.close()
+    return clock.last - clock.first
+
+
+def _no_references(uri: str) -> bytes:
+    raise NotImplementedError(uri)
+
+
+def _print(report: Mapping[str, Any]) -> None:
+    print(
+        f"{report['photos']} photos of {report['bytes_a_photo'] / 1000:.0f} kB, {report['rounds']} rounds, "
+        f"{report['threads']} threads on {report['cpus']} CPUs\n"
+    )
+    print(f"{'damages':>12} {'bare loop/s':>12} {'stream/s':>10} {'ratio':>7}")
+    for row in report["results"]:
+        print(
+            f"{row['damages']!s:>12} {row['bare_photos_per_second']:>12.1f} "
+            f"{row['stream_photos_per_second']:>10.1f} {row['ratio']:>7.2f}"
+        )
+    print("\nmilliseconds a photo, by stage (on its thread; stages overlap)\n")
+    names = sorted({name for row in report["results"] for name in row["stage_milliseconds_a_photo"]})
+    print(f"{'damages':>12} " + " ".join(f"{name:>9}" for name in names))
+    for row in report["results"]:
+        by_stage = row["stage_milliseconds_a_photo"]
+        print(f"{row['damages']!s:>12} " + " ".join(f"{by_stage.get(name, 0):>9.2f}" for name in names))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
