@@ -61,7 +61,7 @@ class GroupConsumer:
         self._tokens = itertools.count(1)
         self._leases: dict[Partition, int] = {}
         self._membership: Membership | None = None
-        self._member = ""
+        self._subscribed = False
         self._held = False
         self._rewind_due = False
         self._starts: dict[Partition, int] = {}
@@ -169,11 +169,11 @@ class GroupConsumer:
         the session times out.
         """
         self._check_thread()
-        member = self._member
+        member = self._membership.member if self._membership else None
         self._drop_consumer(timeout)
-        if leave and member:
+        if leave and self._subscribed:
             self._leave(member, timeout)
-        self._member = ""
+        self._subscribed = False
 
     def _check_thread(self) -> None:
         current = threading.get_ident()
@@ -187,6 +187,7 @@ class GroupConsumer:
         except KafkaError as error:
             raise sorted_out(error, "connecting a consumer") from error
         self._listener = _Listener(consumer)
+        self._subscribed = True
         consumer.subscribe(topics=list(self._topics), listener=self._listener)
         try:
             self._await_topics(consumer)
@@ -221,14 +222,16 @@ class GroupConsumer:
             except KafkaError as error:
                 _log.warning("closing a consumer: %s", error)
 
-    def _leave(self, member: str, timeout: float) -> None:
-        # Both names: if a successor has our instance id by now, its member id differs and it stays.
+    def _leave(self, member: str | None, timeout: float) -> None:
+        # With the member id, a successor that has our name by now would stay. In the middle of joining we do
+        # not know ours yet; then even a successor is removed, which joins again at once.
         leaving = MemberToRemove(member_id=member, group_instance_id=self._options.worker)
         arguments = self._options.admin_arguments() | {"bootstrap_timeout_ms": max(1, round(timeout * 1000))}
         try:
             client = KafkaAdminClient(**arguments)
             try:
-                client.remove_group_members(self._options.group, [leaving])
+                told = client.remove_group_members(self._options.group, [leaving])
+                _log.info("left the group %s: %s", self._options.group, told)
             finally:
                 client.close()
         except KafkaError as error:
@@ -236,8 +239,6 @@ class GroupConsumer:
 
     def _current_membership(self) -> Membership | None:
         now = self._consumer.group_metadata()
-        if now.member_id:
-            self._member = now.member_id
         if now.state != MemberState.STABLE or now.generation_id <= 0 or not now.member_id:
             return None
         return Membership(now.group_id, now.generation_id, now.member_id, now.group_instance_id)
