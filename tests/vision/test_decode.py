@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -103,6 +104,20 @@ def test_odd_sizes(size: tuple[int, int], ending: str) -> None:
     photo = decode(pictures.encoded(np.full((size[1], size[0], 3), 100, np.uint8), ending))
     assert (photo.width, photo.height) == size
     assert abs(photo.image.mean() - 100) < 3
+
+
+def test_heic_where_its_extra_is_installed() -> None:
+    pillow_heif = pytest.importorskip("pillow_heif", reason="the optional extra heic is not installed")
+    red = np.full((40, 64, 3), (200, 30, 30), np.uint8)
+    file = io.BytesIO()
+    pillow_heif.from_bytes("RGB", (64, 40), red.tobytes()).save(file, quality=90)
+    content = file.getvalue()
+    photo = decode(content)
+    assert (photo.width, photo.height) == (64, 40)
+    assert np.abs(photo.image.astype(int) - (30, 30, 200)).max() < 8
+    for broken, limits in ((content[:-5], Limits()), (content, Limits(max_pixels=100))):
+        with pytest.raises(Refused):
+            decode(broken, limits)
 
 
 SEEDS = {

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from damagewatch.domain import Reason
+from damagewatch.domain import Reason, Refused
 from damagewatch.vision.formats import Format, Limits, check_size, read_header, refused
 
 WORKING_SIDE = 1280
@@ -99,12 +99,17 @@ def _decode_heic(content: bytes, limits: Limits) -> Photo:
     import pillow_heif
 
     try:
-        stored = pillow_heif.open_heif(io.BytesIO(content), convert_hdr_to_8bit=True)
+        stored = pillow_heif.open_heif(io.BytesIO(content), convert_hdr_to_8bit=True, bgr_mode=True)
         check_size(stored.size[0], stored.size[1], limits)
-        stored.convert_to("BGR;8" if hasattr(stored, "convert_to") else "BGR")
-        image = np.ascontiguousarray(np.asarray(stored)[..., :3], np.uint8)
-    except (ValueError, RuntimeError, OSError, EOFError, SyntaxError) as error:
-        raise refused(Reason.CORRUPT, f"the HEIC cannot be decoded: {error}") from None
+        image = np.asarray(stored, np.uint8)
+    except Refused:
+        raise
+    except Exception as error:  # of broken files it raises what its C code meets
+        told = " ".join(str(error).split())
+        raise refused(Reason.CORRUPT, f"the HEIC cannot be decoded: {told}") from None
+    if image.ndim == 2:
+        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), np.uint8)
+    image = np.ascontiguousarray(image[..., :3])
     height, width = image.shape[:2]
     reduction = _reduction(width, height)
     return Photo(_reduce(image, reduction), width, height, 1 / reduction)
