@@ -35,6 +35,9 @@ class Observer(Protocol):
     def assigned(self, partitions: int) -> None:
         """The group was rebalanced, and so many partitions are ours now."""
 
+    def waiting_for(self, dependency: str) -> None:
+        """A dependency did not answer (`domain.DependencyDownError`); it is tried again after a pause."""
+
     def paused(self, detail: str, seconds: float) -> None:
         """Nothing is taken for `seconds` (infinity: until restarted), because of `detail`."""
 

@@ -171,6 +171,7 @@ class StreamProcessor:
         try:
             self._step()
         except DependencyDownError as error:
+            self._observer.waiting_for(error.dependency)
             self._back_off(str(error))
         except OutputRefusedError as error:
             self._never_taken[error.source, error.offset] = error.detail

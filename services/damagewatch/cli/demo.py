@@ -310,7 +310,6 @@ def _report(
 ) -> Path:
     from damagewatch.evidence import EvidenceStore
     from damagewatch.report import write_report
-    from damagewatch.vision.manifest import read_manifest
 
     found = sum(row.ok for row in outcome.expected)
     page = directory / "evidence.html"
@@ -327,6 +326,5 @@ def _report(
         ],
         rejected=[("/".join(row.photo), row.reason, row.why) for row in outcome.rejected]
         + [("/".join(photo), reason, "") for photo, reason in outcome.unexpected_rejections],
-        models=read_manifest(settings.models.directory).versions,
     )
     return page

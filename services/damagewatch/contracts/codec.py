@@ -96,8 +96,8 @@ def decode_claim_image(
         tenant: of a message that names none.
 
     Raises:
-        Refused: at stage parse, with MESSAGE_UNREADABLE, CONTENT_TYPE_UNKNOWN, FIELD_MISSING, FIELD_INVALID,
-            PHOTO_MISSING or PHOTO_EMPTY.
+        Refused: at stage parse, with MESSAGE_UNREADABLE, CONTENT_TYPE_UNKNOWN, FIELD_MISSING, FIELD_INVALID
+            or PHOTO_MISSING.
     """
     message = parse(claim_image_pb2.ClaimImage(), value, headers)
     keyed = _key(key)
@@ -446,10 +446,7 @@ def _photo(message: claim_image_pb2.ClaimImage) -> tuple[bytes | None, str | Non
     """Content or reference. Each access to a bytes field copies it: once is enough."""
     match message.WhichOneof("photo"):
         case "content":
-            content = message.content
-            if not content:
-                raise Refused(Reason.PHOTO_EMPTY, "content has no bytes", STAGE)
-            return content, None
+            return message.content, None  # empty ones are refused where photos are decoded, with their names
         case "uri":
             uri = _text("uri", message.uri, MAX_URI)
             if not uri:

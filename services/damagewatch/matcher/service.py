@@ -32,7 +32,7 @@ from damagewatch.telemetry.stream import StreamTelemetry
 
 log = structlog.stdlib.get_logger("damagewatch.matcher")
 
-COUNT_SECONDS = 15.0
+WATCH_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +115,10 @@ def run(settings: Settings, stop: threading.Event) -> None:
             breaker=Breaker(settings.matcher.breaker()),
             observer=StreamTelemetry(metrics, health),
         )
-        counting = threading.Thread(
-            target=_count_points, args=(index, metrics, stop), name="count", daemon=True
+        watching = threading.Thread(
+            target=_watch, args=(index, metrics, health, stop), name="watch", daemon=True
         )
-        counting.start()
+        watching.start()
         log.info(
             "matcher started",
             version=version,
@@ -131,7 +131,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
         )
         processor.run(stop, settings.matcher.drain_timeout)
         stop.set()
-        counting.join(COUNT_SECONDS)
+        watching.join(WATCH_SECONDS)
         log.info("matcher stopped")
 
 
@@ -143,10 +143,11 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
-def _count_points(index: DamageIndex, metrics: Metrics, stop: threading.Event) -> None:
-    """Keeps the metric of the index's size current, off the hot path."""
+def _watch(index: DamageIndex, metrics: Metrics, health: Health, stop: threading.Event) -> None:
+    """Off the hot path: keeps the metric of the index's size current, and tells probes when we are to stop."""
     while True:
         with suppress(DependencyDownError):
             metrics.index_points(index.count())
-        if stop.wait(COUNT_SECONDS):
+        if stop.wait(WATCH_SECONDS):
+            health.stop()
             return

@@ -28,6 +28,7 @@ class StreamTelemetry:
         self._metrics = metrics
         self._health = health
         self._paused = False
+        self._waiting_for: set[str] = set()
 
     def polled(self) -> None:
         """See `Observer`."""
@@ -44,6 +45,8 @@ class StreamTelemetry:
     def committed(self, records: int, outputs: Mapping[str, int], seconds: float) -> None:
         """See `Observer`."""
         self._metrics.committed(records, outputs, seconds)
+        while self._waiting_for:  # a commit needs all of them
+            self._metrics.dependency(self._waiting_for.pop(), True)
 
     def dead_lettered(self, reasons: Mapping[Reason, int]) -> None:
         """See `Observer`."""
@@ -64,6 +67,12 @@ class StreamTelemetry:
         """See `Observer`."""
         self._metrics.assigned(partitions)
         log.info("%d partitions are ours", partitions)
+
+    def waiting_for(self, dependency: str) -> None:
+        """See `Observer`."""
+        self._waiting_for.add(dependency)
+        self._metrics.dependency(dependency, False)
+        self._metrics.retried(dependency)
 
     def paused(self, detail: str, seconds: float) -> None:
         """See `Observer`. A pause that is prolonged counts once."""
