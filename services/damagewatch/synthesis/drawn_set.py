@@ -55,12 +55,17 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One photo to be drawn: photo `number` of `claim`. A subject's `first` is taken almost straight on."""
+    """One photo to be drawn: photo `number` of `claim`.
+
+    A visit's `first` is taken from near the middle: a little from the right, or from the left where the
+    subject `returns` from an earlier claim.
+    """
 
     claim: int
     number: int
     subject: Subject
     first: bool
+    returns: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +139,7 @@ def _story(seed: int) -> tuple[list[Shot], list[Copy]]:
         return Car(100 * seed + model, paint, 100 * seed + wear)
 
     dent, scratch, broken = DamageType.DENT, DamageType.SCRATCH, DamageType.BROKEN
-    silver, silver_twin = car(1, "silver", 1), car(1, "silver", 2)
+    silver, silver_twin = car(8, "silver", 1), car(8, "silver", 2)
     red, red_twin = car(2, "red", 3), car(2, "red", 4)
     white, white_twin = car(3, "white", 5), car(3, "white", 6)
     blue, blue_twin = car(4, "blue", 7), car(4, "blue", 8)
@@ -148,7 +153,7 @@ def _story(seed: int) -> tuple[list[Shot], list[Copy]]:
         3: [(white_broken, 3)],
         4: [(Subject(blue, View.TAIL, Harm(dent, 330, 620, 260, 4)), 3)],
         5: [(Subject(graphite, View.DOORS, Harm(scratch, 480, 480, 380, 5)), 3)],
-        6: [(Subject(silver_twin, View.DOORS, Harm(dent, 840, 430, 240, 6)), 3)],
+        6: [(Subject(silver_twin, View.DOORS, Harm(dent, 850, 600, 240, 6)), 3)],
         7: [(Subject(red_twin, View.REAR_WING, Harm(scratch, 520, 130, 280, 7)), 2)],
         8: [(silver_dent, 2), (Subject(silver, View.TAIL), 1)],
         9: [(white_broken, 2)],
@@ -159,13 +164,14 @@ def _story(seed: int) -> tuple[list[Shot], list[Copy]]:
         14: [(Subject(white_twin, View.FRONT_WING, Harm(dent, 700, 260, 260, 11)), 2)],
         15: [(Subject(green, view), 1) for view in (View.DOORS, View.REAR_WING, View.FRONT_WING)],
     }
-    shots = []
+    shots: list[Shot] = []
     for claim, subjects in visits.items():
         number = 0
+        seen = {shot.subject for shot in shots}
         for subject, count in subjects:
             for i in range(count):
                 number += 1
-                shots.append(Shot(claim, number, subject, first=i == 0))
+                shots.append(Shot(claim, number, subject, i == 0, subject in seen))
     by_number = {(s.claim, s.number): s for s in shots}
     duplicate = frozenset({AlertKind.DUPLICATE_PHOTO})
     either = duplicate | {AlertKind.SAME_DAMAGE}
@@ -174,7 +180,7 @@ def _story(seed: int) -> tuple[list[Shot], list[Copy]]:
         Copy(
             12, 3, by_number[5, 1], _cropped, either, "the same photo, cropped, made smaller and stored anew"
         ),
-        Copy(13, 3, by_number[6, 2], _mirrored, either, "the same photo, mirrored"),
+        Copy(13, 3, by_number[12, 1], _mirrored, either, "the same photo, mirrored"),
     ]
     return shots, copies
 
@@ -193,7 +199,8 @@ def _drawn(shots: list[Shot], seed: int, width: int) -> dict[PhotoKey, bytes]:
         for shot in shots:
             if shot.subject == subject:
                 rng = np.random.default_rng([seed, shot.claim, shot.number])
-                standpoint = Standpoint.near(target, rng, 0.45 if shot.first else 1.0)
+                slant, turn = (0.3, -0.15 if shot.returns else 0.15) if shot.first else (1.0, 0.0)
+                standpoint = Standpoint.near(target, rng, slant, turn)
                 image = photograph(
                     surface, places[shot.claim], standpoint, rng, width=width, height=width * 3 // 4
                 ).image

@@ -39,13 +39,18 @@ class Standpoint:
     focal: float = 0.95
 
     @classmethod
-    def near(cls, target: tuple[float, float], rng: np.random.Generator, slant: float = 1.0) -> Standpoint:
-        """From where `target` is seen, and nothing that was not drawn; straight on for a slant of 0."""
+    def near(
+        cls, target: tuple[float, float], rng: np.random.Generator, slant: float = 1.0, turn: float = 0.0
+    ) -> Standpoint:
+        """From where `target` is seen, and nothing that was not drawn.
+
+        Within `slant` (0 to 1) of the widest angles, about `turn` radians to the right of straight on.
+        """
         aim = target[0] + rng.uniform(-70, 70), target[1] + rng.uniform(-60, 60)
         yaw, pitch, roll = slant * np.radians([rng.uniform(-28, 28), rng.uniform(-4, 26), rng.normal(0, 4)])
         distance = rng.uniform(560, 900)
         while True:
-            standpoint = cls(aim, distance, float(yaw), float(pitch), float(roll))
+            standpoint = cls(aim, distance, turn + float(yaw), float(pitch), float(roll))
             corners = standpoint.corners()
             low, high = corners.min(axis=0), corners.max(axis=0)
             if (low >= (0, 0)).all() and (high <= (WIDTH, HEIGHT)).all():
@@ -105,7 +110,7 @@ def photograph(
     for top in range(0, height, BAND):
         rows = slice(top, top + BAND)
         _shade(light[rows], surface, place, at[rows], view[rows])
-    image = relight(_developed(light, rng), rng, 0.35)
+    image = relight(_developed(light, rng), rng, 0.2)
     return Photo(
         capture(image, rng, 0.45),
         tuple(_projected(o, surface, standpoint, width, height) for o in surface.damaged),
@@ -174,8 +179,8 @@ def _shade(
     few_diffuse = cv2.remap(place.diffuse, *normal, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     diffuse = cv2.resize(few_diffuse, colour.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     graze = 1 - facing
-    fresnel = (gloss * np.float32(1 / 255)) * (0.06 + 0.94 * (graze * graze) ** 2 * graze)
-    scattered = diffuse + cv2.merge([metal * np.float32(0.65 / 255)] * 3) * (soft - diffuse)
+    fresnel = (gloss * np.float32(1 / 255)) * (0.05 + 0.95 * (graze * graze) ** 2 * graze)
+    scattered = diffuse + cv2.merge([metal * np.float32(0.5 / 255)] * 3) * (soft - diffuse)
     light = scattered * _LINEAR[colour] + cv2.merge([fresnel] * 3) * sharp
     cover *= np.float32(1 / 255)
     behind[:] = cv2.blendLinear(light, behind, cover, 1 - cover)

@@ -83,7 +83,7 @@ def _press(surface: Surface, view: View, shape: np.random.Generator) -> None:
     y = ((np.arange(rows, dtype=np.float32) + 0.5) / np.float32(TEXELS))[:, None]
     z = -((y - 380) ** 2) / np.float32(2 * shape.uniform(1500, 2600))
     for level in (shape.uniform(190, 300), shape.uniform(520, 640)):
-        bow, slant = shape.uniform(-25, 25), shape.uniform(-0.05, 0.05)
+        bow, slant = shape.uniform(-25, 25), shape.uniform(0.03, 0.09)
         below = y - level - bow * ((x - WIDTH / 2) / (WIDTH / 2)) ** 2 - slant * (x - WIDTH / 2)
         sharp, soft = shape.uniform(4, 9), shape.uniform(60, 110)
         bend = shape.uniform(0.10, 0.2)
@@ -103,7 +103,7 @@ def _press(surface: Surface, view: View, shape: np.random.Generator) -> None:
 def _doors(surface: Surface, car: Car, shape: np.random.Generator) -> None:
     sill = shape.uniform(755, 790)
     gap = shape.uniform(560, 660)
-    lean = shape.uniform(-30, 50)
+    lean = shape.uniform(60, 120)
     belt = shape.uniform(60, 100)
     _window(surface, belt)
     surface.seam(curve((gap + lean, belt), (gap + 4, 300), (gap, 560), (gap - 12, sill - 50)), width=5.5)
@@ -236,11 +236,13 @@ def _handle(surface: Surface, car: Car, x: float, y: float, *, chrome: bool) -> 
 
 
 def _strip(surface: Surface, car: Car, y: float, gap: float) -> None:
+    rise = 0.05  # towards the rear
     for left, right in ((-60, gap - 14), (gap + 10, WIDTH + 60)):
         middle, half = (left + right) / 2, (right - left) / 2
-        surface.part(ellipse(middle, y, half, 23, 12), PLASTIC, raised=9, soft=8)
+        level = y - rise * (middle - gap)
+        surface.part(ellipse(middle, level, half, 23, 12, -rise), PLASTIC, raised=9, soft=8)
         if car.model % 3 == 0:
-            surface.part(ellipse(middle, y - 3, half - 12, 4, 12), CHROME, raised=2, soft=2)
+            surface.part(ellipse(middle, level - 3, half - 12, 4, 12, -rise), CHROME, raised=2, soft=2)
 
 
 def _lamp(surface: Surface, edge: Points, base: float, glass: Material, shape: np.random.Generator) -> None:

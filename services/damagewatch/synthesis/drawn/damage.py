@@ -71,8 +71,7 @@ def scratch(surface: Surface, x: float, y: float, length: float, rng: np.random.
         line += (x, y)
         _strand(surface, line, rng.uniform(0.8, 3.0) * (1.4 if strand == 0 else 1), rng)
         drawn.append(line)
-    if rng.random() < 0.5:
-        _rub(surface, x, y, length * 0.3, turn, rng)
+    _rub(surface, x, y, length * rng.uniform(0.2, 0.4), turn, rng)
     hull = cv2.convexHull(np.concatenate(drawn).astype(np.float32))
     surface.damaged.append(hull[:, 0].astype(np.float64))
 
@@ -123,7 +122,8 @@ def _strand(surface: Surface, line: Points, width: float, rng: np.random.Generat
         here = width * rng.uniform(0.5, 1.2)
         window, covered = surface.mask([piece], stroke=here, soft=here * 0.4, closed=False)
         surface.height[window] -= np.float32(0.35 * here) * covered
-        surface.paint(*surface.mask([piece], stroke=here, closed=False), bare)
+        window, covered = surface.mask([piece], stroke=here, closed=False)
+        surface.paint(window, covered * np.float32(rng.uniform(0.5, 1)), bare)
         if here > 1.8 and rng.random() < 0.6:
             core = piece + rng.normal(0, 0.3, 2)
             surface.paint(
