@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from damagewatch_training import checkpoint
 from damagewatch_training.export import to_onnx
@@ -38,15 +37,14 @@ class Settings:
     quarter of the time.
     """
 
-    steps: int = 2000
+    steps: int = 1400
     batch: int = 64
-    sizes: tuple[tuple[float, int], ...] = ((0.5, 64), (0.8, 96), (1.0, SIZE))
+    sizes: tuple[tuple[float, int], ...] = ((0.57, 64), (0.89, 96), (1.0, SIZE))
     rate: float = 2e-3
     weight_decay: float = 0.02
     temperature: float = 0.05
     relational: float = 5.0
     alike: float = 0.5
-    average: float = 0.998
     seed: int = 1
     checkpoint_seconds: float = 180.0
 
@@ -102,16 +100,15 @@ def changed(views: NDArray[np.uint8], size: int, rng: np.random.Generator) -> Te
 
 
 def train(run: Path, folder: Path, settings: Settings) -> nn.Module:
-    """Trains on `run`/views.npy and `run`/teacher.npy, with checkpoints in `folder`. Returns the averaged network."""
+    """Trains on `run`/views.npy and `run`/teacher.npy, with checkpoints in `folder`. Returns the network."""
     torch.manual_seed(settings.seed)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "settings.json").write_text(json.dumps(asdict(settings), indent=2))
     views = np.load(run / "views.npy", mmap_mode="r")
     teacher = centred(np.load(run / "teacher.npy"))
     model = OSNet().to(memory_format=torch.channels_last)
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=True)
     optimiser = torch.optim.AdamW(model.parameters(), settings.rate, weight_decay=settings.weight_decay)
-    parts = {"model": model, "averaged": averaged, "optimiser": optimiser}
+    parts = {"model": model, "optimiser": optimiser}
     first = 0
     if saved := checkpoint.load(folder / "checkpoint.pt"):
         for name, part in parts.items():
@@ -132,7 +129,6 @@ def train(run: Path, folder: Path, settings: Settings) -> nn.Module:
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimiser.step()
-        averaged.update_parameters(model)
         recent.append(float(loss.detach()))
         last = step + 1 == settings.steps
         if step % 50 == 49 or last:
@@ -146,7 +142,7 @@ def train(run: Path, folder: Path, settings: Settings) -> nn.Module:
                 {name: part.state_dict() for name, part in parts.items()} | {"steps": step + 1},
             )
             saved_at = time.monotonic()
-    return averaged.module
+    return model
 
 
 def _batch(
@@ -161,13 +157,13 @@ def _batch(
 
 
 def trained(folder: Path) -> nn.Module:
-    """The averaged network of the last checkpoint in `folder`."""
+    """The network of the last checkpoint in `folder`."""
     saved = checkpoint.load(folder / "checkpoint.pt")
     if saved is None:
         raise FileNotFoundError(f"no checkpoint in {folder}")
-    averaged = AveragedModel(OSNet(), use_buffers=True)
-    averaged.load_state_dict(saved["averaged"])
-    return averaged.module
+    model = OSNet()
+    model.load_state_dict(saved["model"])
+    return model
 
 
 def export(model: nn.Module, path: Path) -> float:
