@@ -76,7 +76,5 @@ def make_recognition(
     calibration = models.calibration.model_copy(
         update={"thresholds": settings.alerting.thresholds(models.calibration.thresholds)}
     )
-    options = Options(
-        candidates=settings.index.candidates, similar_damage=settings.alerting.similar_damage
-    )
+    options = Options(candidates=settings.index.candidates, similar_damage=settings.alerting.similar_damage)
     return Recognition(index, calibration, models.versions, options, observe)

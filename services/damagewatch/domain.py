@@ -278,8 +278,11 @@ class Signals:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A judged pair of sightings. `homography` (row-major 3x3) maps query pixels to match pixels, after the
-    query was mirrored left to right where `mirrored`. `points` are matched pixels: query x, y, match x, y."""
+    """A judged pair of sightings, the query as its photo is even where `mirrored`.
+
+    `homography` (row-major 3x3) maps query pixels to match pixels, after the query was mirrored left to right
+    where `mirrored`. `points` are matched pixels: query x, y (as the photo is), match x, y.
+    """
 
     query: Sighting
     match: Sighting

@@ -59,12 +59,13 @@ def test_a_copy_is_a_duplicate_and_another_standpoint_the_same_damage() -> None:
         assert 0 < len(found.points) <= 200
 
 
-def test_a_mirrored_copy_is_found_and_its_points_are_of_the_photo_as_it_is() -> None:
+def test_a_mirrored_copy_is_found_and_speaks_of_the_photo_as_it_is() -> None:
     flip = np.array([[-1.0, 0, sightings.WIDTH], [0, 1, 0], [0, 0, 1]])
     copy = sightings.whole(np.ascontiguousarray(IMAGE[:, ::-1]), sightings.moved(POINTS, flip), "b")
     found = judge(QUERY, copy, CALIBRATION, turned)
     assert found is not None
     assert (found.kind, found.mirrored) == (AlertKind.DUPLICATE_PHOTO, True)
+    assert found.query is QUERY
     for x, y, u, v in found.points:
         assert u == pytest.approx(sightings.WIDTH - x, abs=1)
         assert v == pytest.approx(y, abs=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -61,7 +62,9 @@ def judge(
     alike = float(query.embedding @ match.embedding) >= calibration.thresholds.mirrored_cosine
     if mirrored is None or not alike:
         return found
-    return _judge(mirrored(query), match, calibration, True) or found
+    turned = _judge(mirrored(query), match, calibration, True)
+    # Who reads the match looks at the photo as it is.
+    return replace(turned, query=query) if turned is not None else found
 
 
 def _judge(query: Sighting, match: Sighting, calibration: Calibration, mirrored: bool) -> Match | None:
