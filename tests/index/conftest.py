@@ -21,7 +21,9 @@ from damagewatch.domain import (
     Severity,
     Sighting,
 )
-from damagewatch.index import DamageIndex, EdgeIndex, QdrantIndex, collection_name
+from damagewatch.index import DamageIndex, collection_name
+from damagewatch.index.edge import EdgeIndex
+from damagewatch.index.qdrant import QdrantIndex
 
 DIMENSION = 16
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from damagewatch.domain import DependencyDownError, Sighting
-from damagewatch.index import EdgeIndex
+from damagewatch.index.edge import EdgeIndex
 
 Make = Callable[..., Sighting]
 NAME = "damages-v1-net-0123456789ab"
@@ -21,7 +21,7 @@ NAME = "damages-v1-net-0123456789ab"
 CHILD = """
 import importlib.util, sys, time
 from pathlib import Path
-from damagewatch.index import EdgeIndex
+from damagewatch.index.edge import EdgeIndex
 
 spec = importlib.util.spec_from_file_location("made", {conftest!r})
 made = importlib.util.module_from_spec(spec)

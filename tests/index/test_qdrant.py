@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from qdrant_client import grpc as wire
 
 from damagewatch.domain import DependencyDownError, Sighting
-from damagewatch.index import QdrantIndex
+from damagewatch.index.qdrant import QdrantIndex
 
 Make = Callable[..., Sighting]
 NAME = "damages-v1-net-0123456789ab"

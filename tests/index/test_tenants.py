@@ -14,7 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from qdrant_client import QdrantClient
 
 from damagewatch.domain import Sighting
-from damagewatch.index import DamageIndex, EdgeIndex, QdrantIndex, collection_name
+from damagewatch.index import DamageIndex, collection_name
+from damagewatch.index.edge import EdgeIndex
+from damagewatch.index.qdrant import QdrantIndex
 
 tenants = st.sampled_from(["acme", "bolt"])
 claims = st.sampled_from(["C-1", "C-2", "C-3"])

@@ -1,5 +1,5 @@
 """Where the crops are kept that show an investigator what was matched: a folder or an object store."""
 
-from .store import EvidenceStore
+from damagewatch.evidence.store import EvidenceStore
 
 __all__ = ["EvidenceStore"]

@@ -1,7 +1,9 @@
-"""Where damages are remembered: one interface, in this process (Qdrant Edge) or on a Qdrant server."""
+"""Where damages are remembered: one interface, in this process (Qdrant Edge) or on a Qdrant server.
 
-from .edge import EdgeIndex
-from .interface import Candidate, Copy, DamageIndex, collection_name
-from .qdrant import QdrantIndex
+The adapters are `index.edge.EdgeIndex` and `index.qdrant.QdrantIndex`; each is imported where it is used, since
+each brings an engine or a client of its own.
+"""
 
-__all__ = ["Candidate", "Copy", "DamageIndex", "EdgeIndex", "QdrantIndex", "collection_name"]
+from damagewatch.index.interface import Candidate, Copy, DamageIndex, collection_name
+
+__all__ = ["Candidate", "Copy", "DamageIndex", "collection_name"]

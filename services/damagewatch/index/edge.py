@@ -21,10 +21,9 @@ from typing import Final
 import qdrant_edge as edge
 
 from damagewatch.domain import DependencyDownError
-
-from . import payload as codec
-from .interface import ANY_LAYOUT_PREFIX
-from .points import Point, PointIndex, Query, Scope, oversampling
+from damagewatch.index import payload as codec
+from damagewatch.index.interface import ANY_LAYOUT_PREFIX
+from damagewatch.index.points import Point, PointIndex, Query, Scope, oversampling
 
 COLLECTION: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 UNFINISHED: Final = ".new"

@@ -12,9 +12,8 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from damagewatch.domain import PhotoRef, Sighting
-
-from . import payload as codec
-from .interface import NEAR_COPY_BITS, Candidate, Copy
+from damagewatch.index import payload as codec
+from damagewatch.index.interface import NEAR_COPY_BITS, Candidate, Copy
 
 WRITE_CHUNK: Final = 32
 """Points a write: 32 of 57 kB stay below 4 MB, the usual limit of a gRPC message."""

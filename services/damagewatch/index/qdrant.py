@@ -21,10 +21,9 @@ from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
 from damagewatch.domain import DependencyDownError
-
-from . import payload as codec
-from .interface import ANY_LAYOUT_PREFIX
-from .points import Point, PointIndex, Query, Scope, oversampling
+from damagewatch.index import payload as codec
+from damagewatch.index.interface import ANY_LAYOUT_PREFIX
+from damagewatch.index.points import Point, PointIndex, Query, Scope, oversampling
 
 GRPC_PORT: Final = 6334
 REST_PORT: Final = 6333
