@@ -382,6 +382,25 @@ def test_too_many_failures_stop_it_for_good_with_nothing_of_them_committed() -> 
     assert world.committed <= 5
 
 
+def test_dead_letters_that_could_not_be_committed_are_not_counted_twice() -> None:
+    world = World(4)
+    bench = Bench(world)
+    bench.steps(1)
+    bench.strategies[0].refusing = Reason.PROCESSING_FAILED
+    for _ in range(5):  # the limit is 5: three of the 4 aborted dead letters would already be too many
+        bench.sessions[-1].failing = DOWN
+        while bench.processor.state is State.RUNNING:
+            bench.steps(1)
+        while bench.processor.state is State.BACKING_OFF:
+            bench.steps(1)
+        while not bench.strategies[-1].seen:
+            bench.steps(1)
+        bench.strategies[-1].refusing = Reason.PROCESSING_FAILED
+    bench.steps()
+    assert bench.processor.state is State.RUNNING
+    assert world.committed == 4
+
+
 def test_stopped_it_drains_commits_and_leaves() -> None:
     world = World(10)
     bench = Bench(world)
@@ -428,6 +447,7 @@ def test_a_consumer_that_cannot_connect_is_tried_again() -> None:
     bench.consumer.failing = DependencyDownError("kafka", "gone")
     bench.steps(10)
     assert bench.processor.state is State.BACKING_OFF
+    assert world.now - bench.processor.last_poll < 1, "the loop lives, though Kafka does not"
     bench.consumer.failing = None
     bench.steps()
     assert world.values == world.log

@@ -126,3 +126,7 @@ class Breaker:
             if not self._tripped and number > limit and number * share > self._policy.ratio:
                 self._tripped = f"{number} of {records} records of the last {self._policy.window:g} s {what}"
         return bool(self._tripped)
+
+    def retract(self) -> None:
+        """Takes the last count back: its records were not committed and will be counted again."""
+        self._seen.pop()

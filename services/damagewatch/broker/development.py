@@ -34,7 +34,7 @@ COORDINATES = (
 
 Progress = Callable[[str], None]
 
-_DOWNLOADS = 8
+_DOWNLOADS = 16
 _ATTEMPTS = 3
 _JVM_FLAGS = (
     "-Xms128m",

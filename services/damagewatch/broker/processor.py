@@ -30,6 +30,9 @@ from damagewatch.domain import DependencyDownError, Reason, Refused
 
 _log = logging.getLogger(__name__)
 
+_FOR_DRAINING = 0.6
+"""Share of the time to shut down that the strategy gets; the rest is for the commit and the goodbyes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -186,7 +189,7 @@ class StreamProcessor:
         if self._state is State.RUNNING and self._strategy is not None and self._session is not None:
             try:
                 self._strategy.close()
-                self._book(self._strategy.join(max(0.0, deadline - self._clock())))
+                self._book(self._strategy.join(_FOR_DRAINING * timeout))
                 while self._ledger.ready()[0] and self._commit():
                     pass
             except (DependencyDownError, OutputRefusedError, FencedError) as error:
@@ -240,7 +243,8 @@ class StreamProcessor:
         began = self._clock()
         try:
             self._session.commit(batch.results, batch.offsets, membership)
-        except DependencyDownError as error:
+        except (DependencyDownError, OutputRefusedError) as error:
+            self._breaker.retract()
             self._observer.aborted(str(error))
             raise
         self._consumer.committed(batch.offsets)
@@ -304,9 +308,10 @@ class StreamProcessor:
         return None
 
     def _poll(self, timeout: float) -> list[Record]:
-        records = self._consumer.poll(timeout)
+        # Told beforehand: a poll that raises is a loop that lives, a poll that never returns is not.
         self._last_poll = self._clock()
         self._observer.polled()
+        records = self._consumer.poll(timeout)
         leases = dict(self._consumer.leases)
         if leases != self._leases:
             self._ledger.lease(leases)
