@@ -139,7 +139,7 @@ def _story(seed: int) -> tuple[list[Shot], list[Copy]]:
         return Car(100 * seed + model, paint, 100 * seed + wear)
 
     dent, scratch, broken = DamageType.DENT, DamageType.SCRATCH, DamageType.BROKEN
-    silver, silver_twin = car(8, "silver", 1), car(8, "silver", 2)
+    silver, silver_twin = car(9, "silver", 1), car(9, "silver", 2)
     red, red_twin = car(2, "red", 3), car(2, "red", 4)
     white, white_twin = car(3, "white", 5), car(3, "white", 6)
     blue, blue_twin = car(4, "blue", 7), car(4, "blue", 8)

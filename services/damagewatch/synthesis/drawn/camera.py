@@ -180,7 +180,7 @@ def _shade(
     diffuse = cv2.resize(few_diffuse, colour.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     graze = 1 - facing
     fresnel = (gloss * np.float32(1 / 255)) * (0.05 + 0.95 * (graze * graze) ** 2 * graze)
-    scattered = diffuse + cv2.merge([metal * np.float32(0.5 / 255)] * 3) * (soft - diffuse)
+    scattered = diffuse + cv2.merge([metal * np.float32(0.4 / 255)] * 3) * (soft - diffuse)
     light = scattered * _LINEAR[colour] + cv2.merge([fresnel] * 3) * sharp
     cover *= np.float32(1 / 255)
     behind[:] = cv2.blendLinear(light, behind, cover, 1 - cover)

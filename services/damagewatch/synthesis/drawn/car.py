@@ -97,7 +97,8 @@ def _press(surface: Surface, view: View, shape: np.random.Generator) -> None:
     # Sheet metal is never quite true.
     coarse = fractal(rows // 8, columns // 8, 30, shape, 2)
     for grid in (z.astype(np.float32), np.float32(0.15) * coarse):
-        surface.height += cv2.resize(grid, (columns, rows), interpolation=cv2.INTER_CUBIC)
+        large = cv2.resize(grid, (columns, rows), interpolation=cv2.INTER_CUBIC)
+        surface.height += cv2.blur(large, (8, 1))  # leaves no ripple of the columns worked out
 
 
 def _doors(surface: Surface, car: Car, shape: np.random.Generator) -> None:
@@ -361,9 +362,9 @@ def _wear(surface: Surface, car: Car, wear: np.random.Generator) -> None:
 
 def _dots(surface: Surface, wear: np.random.Generator) -> None:
     kinds: tuple[tuple[int, tuple[float, float], Material], ...] = (
-        (int(wear.integers(20, 60)), (0.8, 2.2), Material((0.5, 0.52, 0.53), 0.1, 0.0)),
+        (int(wear.integers(40, 90)), (0.8, 2.4), Material((0.5, 0.52, 0.53), 0.1, 0.0)),
         (int(wear.integers(40, 120)), (0.7, 2.0), Material((0.05, 0.06, 0.07), 0.1, 0.0)),
-        (int(wear.integers(15, 45)), (2.0, 5.0), Material((0.16, 0.2, 0.24), 0.2, 0.0)),
+        (int(wear.integers(50, 120)), (1.2, 5.0), Material((0.16, 0.2, 0.24), 0.2, 0.0)),
     )
     for count, (small, large), material in kinds:
         for _ in range(count):

@@ -84,7 +84,7 @@ def broken(surface: Surface, x: float, y: float, size: float, rng: np.random.Gen
     hole = np.column_stack([x + 1.4 * reach * np.cos(angles), y + reach * np.sin(angles)])
     lip = hole + (hole - (x, y)) * rng.uniform(0.08, 0.3, (count, 1))
     window, covered = surface.mask([ellipse(x, y, size * 0.7, size * 0.55)], soft=size * 0.5)
-    crumpled = fractal(covered.shape[0], covered.shape[1], size * 0.5, rng, 3) * np.float32(size * 0.035)
+    crumpled = fractal(covered.shape[0], covered.shape[1], size * 0.5, rng, 2) * np.float32(size * 0.025)
     surface.height[window] += covered * (crumpled - np.float32(size * 0.06))
     ends = [hole]
     for angle in rng.uniform(0, 2 * np.pi, int(rng.integers(4, 9))):
@@ -135,7 +135,7 @@ def _strand(surface: Surface, line: Points, width: float, rng: np.random.Generat
 def _crack(surface: Surface, line: Points, rng: np.random.Generator) -> None:
     """A gap that narrows towards its end, with one side standing higher."""
     for i in range(len(line) - 1):
-        width = 6 * (1 - i / len(line)) + 0.8
+        width = 4 * (1 - i / len(line)) + 0.6
         piece = line[i : i + 2]
         window, covered = surface.mask([piece + 2.5], stroke=width + 5, soft=4, closed=False)
         surface.height[window] += np.float32(1.6) * covered
@@ -143,7 +143,7 @@ def _crack(surface: Surface, line: Points, rng: np.random.Generator) -> None:
             *surface.mask([piece + rng.normal(0, 0.6, 2)], stroke=width + 2.4, closed=False), PRIMER
         )
     for i in range(len(line) - 1):
-        width = 6 * (1 - i / len(line)) + 0.8
+        width = 4 * (1 - i / len(line)) + 0.6
         surface.paint(*surface.mask([line[i : i + 2]], stroke=width, closed=False), CAVITY)
 
 
