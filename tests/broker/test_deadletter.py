@@ -58,6 +58,7 @@ def test_hostile_fields_make_a_small_dead_letter(
     record = Record("t", 0, 1, -1, key, value, (("content-type", content_type),), 1)
     letter = DeadLetters("dlq", "1").of(record, Refused(Reason.FIELD_INVALID, detail, "parse"))
     assert letter.size < 6000
+    assert len(letter.key or b"") <= 1024
     assert ("dlq-value-sha256" in dict(letter.headers)) == (value is not None)
     for _, header in letter.headers:
         header.decode()
