@@ -73,6 +73,19 @@ def test_a_mirrored_copy_is_found_and_speaks_of_the_photo_as_it_is() -> None:
     assert judge(QUERY, unlike(copy), CALIBRATION, never) is None
 
 
+def test_the_verdict_is_the_same_whichever_photo_came_first() -> None:
+    matrix = homography(8, 1.1, 10, 5, 0.25)
+    again = sightings.whole(seen_from(matrix), sightings.moved(POINTS, matrix, 0.3, 0.2), "b")
+    one, other = judge(QUERY, again, CALIBRATION), judge(again, QUERY, CALIBRATION)
+    assert one is not None
+    assert other is not None
+    assert (one.kind, one.signals, one.probability) == (other.kind, other.signals, other.probability)
+    assert one.points == tuple((u, v, x, y) for x, y, u, v in other.points)
+    there = np.reshape(one.homography, (3, 3))
+    back = np.reshape(other.homography, (3, 3))
+    assert there @ back / (there @ back)[2, 2] == pytest.approx(np.eye(3), abs=1e-6)
+
+
 CREDULOUS = Calibration(intercept=50.0)
 """Finds every pair probable: what it refuses is refused for other reasons."""
 

@@ -96,11 +96,10 @@ def _best_match(one: Perceived, two: Perceived, calibration: Calibration) -> Mat
 def _most_alike(
     one: Perceived, two: Perceived, calibration: Calibration
 ) -> tuple[Sighting, Sighting, Signals]:
-    from damagewatch.vision.decide import measure
-    from damagewatch.vision.verify import verify
+    from damagewatch.vision.decide import compared, measure
 
     pairs = [
-        (query, candidate, measure(query, candidate, verify(query, candidate)))
+        (query, candidate, measure(query, candidate, compared(query, candidate)))
         for query, candidate in itertools.product(one.sightings, two.sightings)
     ]
     return max(pairs, key=lambda pair: calibration.probability(pair[2]))

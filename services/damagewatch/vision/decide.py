@@ -39,6 +39,17 @@ def measure(query: Sighting, match: Sighting, geometry: Geometry | None) -> Sign
     )
 
 
+def compared(query: Sighting, match: Sighting) -> Geometry | None:
+    """`verify`, with the same result whichever of the two came first.
+
+    The order in which the photos of two partitions are read changes from run to run; the verdict must not.
+    """
+    if query.damage.damage_id <= match.damage.damage_id:
+        return verify(query, match)
+    geometry = verify(match, query)
+    return geometry.inverse() if geometry is not None else None
+
+
 def judge(
     query: Sighting,
     match: Sighting,
@@ -68,7 +79,7 @@ def judge(
 
 
 def _judge(query: Sighting, match: Sighting, calibration: Calibration, mirrored: bool) -> Match | None:
-    geometry = verify(query, match)
+    geometry = compared(query, match)
     signals = measure(query, match, geometry)
     identical = not mirrored and query.photo.sha256 == match.photo.sha256
     kind = _kind(query, match, geometry, signals, calibration)

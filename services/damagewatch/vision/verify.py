@@ -57,6 +57,15 @@ class Geometry:
         """Matched points that agree with the homography."""
         return len(self.points)
 
+    def inverse(self) -> Geometry:
+        """The same from the match's side. What was measured stays as it was measured."""
+        homography = np.linalg.inv(self.homography)
+        return replace(
+            self,
+            homography=homography / homography[2, 2],
+            points=np.ascontiguousarray(self.points[:, [2, 3, 0, 1]]),
+        )
+
 
 def verify(query: Sighting, match: Sighting) -> Geometry | None:
     """Looks for a homography between two windows; None where there is none of sane shape.
