@@ -1,6 +1,12 @@
 """damagewatch: the same damage, photographed again, found in another claim."""
 
+import os
 from importlib.metadata import version as _installed
+
+# Read once, when the libraries are first imported, and so set before anything of this package can import them.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "50000000")
+# Photos are worked on in parallel already; a BLAS that spreads one small product over all cores fights with that.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def version() -> str:

@@ -319,6 +319,12 @@ class References(Group):
 class Matcher(Group):
     """How much the matcher takes on at once, and when it stops."""
 
+    consumers: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1,
+        description="Members of the consumer group in this process; they share the models and the index, so "
+        "that an index in a folder, which one process alone may open, can serve several.",
+    )
+
     batch_photos: Annotated[int, Field(ge=1, le=1024)] = Field(
         default=8, description="Most photos of a batch."
     )

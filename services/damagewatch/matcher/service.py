@@ -5,8 +5,10 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import structlog
@@ -15,6 +17,7 @@ import damagewatch
 from damagewatch.assembly import load_models, make_intake, make_recognition, open_index
 from damagewatch.broker.consumer import GroupConsumer
 from damagewatch.broker.deadletter import Breaker, DeadLetters
+from damagewatch.broker.options import KafkaOptions
 from damagewatch.broker.processor import StreamProcessor
 from damagewatch.broker.record import OutgoingRecord
 from damagewatch.broker.transaction import TransactionSession
@@ -29,6 +32,7 @@ from damagewatch.telemetry.health import Health
 from damagewatch.telemetry.metrics import Metrics
 from damagewatch.telemetry.server import TelemetryServer
 from damagewatch.telemetry.stream import StreamTelemetry
+from damagewatch.vision.decode import check_pixel_limit
 
 log = structlog.stdlib.get_logger("damagewatch.matcher")
 
@@ -65,6 +69,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
         telemetry = closing.enter_context(
             TelemetryServer(health, metrics.registry, settings.telemetry.host, settings.telemetry.port)
         )
+        check_pixel_limit(settings.limits.limits())
         models = load_models(settings)
         metrics.models(models.versions)
         index = open_index(settings, models)
@@ -85,54 +90,82 @@ def run(settings: Settings, stop: threading.Event) -> None:
                 metrics.decided(done.verdict.detections, done.verdict.alerts, age)
             return outputs(done)
 
-        options = settings.kafka.options()
-        consumer = GroupConsumer(options, [settings.kafka.topics.images])
         bounds = Bounds(
-            threads=settings.onnx.threads,
+            threads=max(1, settings.onnx.threads // settings.matcher.consumers),
             photos=settings.matcher.in_flight_photos,
             bytes=settings.matcher.in_flight_bytes,
             batch_photos=settings.matcher.batch_photos,
             batch_age=settings.matcher.batch_age,
         )
+        breaker = Breaker(settings.matcher.breaker())
 
-        def make_strategy() -> MatcherStrategy:
-            return MatcherStrategy(
-                intake=intake,
-                recognition=recognition,
-                erase=ClaimEraser(index, evidence),
-                outputs=counted,
-                starts=consumer.starts,
-                bounds=bounds,
-                tenant=settings.tenant,
-                observe_batch=metrics.batch,
-            )
+        def consume(options: KafkaOptions) -> None:
+            consumer = GroupConsumer(options, [settings.kafka.topics.images])
 
-        processor = StreamProcessor(
-            consumer,
-            make_strategy,
-            lambda: TransactionSession(options),
-            dead_letters=dead_letters,
-            breaker=Breaker(settings.matcher.breaker()),
-            observer=StreamTelemetry(metrics, health),
-        )
+            def make_strategy() -> MatcherStrategy:
+                return MatcherStrategy(
+                    intake=intake,
+                    recognition=recognition,
+                    erase=ClaimEraser(index, evidence),
+                    outputs=counted,
+                    starts=consumer.starts,
+                    bounds=bounds,
+                    tenant=settings.tenant,
+                    observe_batch=metrics.batch,
+                )
+
+            StreamProcessor(
+                consumer,
+                make_strategy,
+                lambda: TransactionSession(options),
+                dead_letters=dead_letters,
+                breaker=breaker,
+                observer=StreamTelemetry(metrics, health, options.worker),
+            ).run(stop, settings.matcher.drain_timeout)
+
         watching = threading.Thread(
             target=_watch, args=(index, metrics, health, stop), name="watch", daemon=True
         )
         watching.start()
+        workers = _workers(settings)
         log.info(
             "matcher started",
             version=version,
-            worker=options.worker,
-            group=options.group,
-            kafka=",".join(options.bootstrap_servers),
+            workers=[options.worker for options in workers],
+            group=settings.kafka.group,
+            kafka=",".join(settings.kafka.bootstrap_servers),
             index=settings.index.url or str(settings.index.path),
             telemetry_port=telemetry.port,
             models=dict(models.versions),
         )
-        processor.run(stop, settings.matcher.drain_timeout)
-        stop.set()
-        watching.join(WATCH_SECONDS)
+        try:
+            _run_all(consume, workers, stop)
+        finally:
+            stop.set()
+            watching.join(WATCH_SECONDS)
         log.info("matcher stopped")
+
+
+def _workers(settings: Settings) -> list[KafkaOptions]:
+    """One for each consumer, each with a name of its own."""
+    options = settings.kafka.options()
+    if settings.matcher.consumers == 1:
+        return [options]
+    return [
+        replace(options, worker=f"{options.worker}-{number}") for number in range(settings.matcher.consumers)
+    ]
+
+
+def _run_all(
+    consume: Callable[[KafkaOptions], None], workers: Sequence[KafkaOptions], stop: threading.Event
+) -> None:
+    """Runs each consumer on a thread. When one ends, by the stop or by an error, the others are stopped."""
+    with ThreadPoolExecutor(len(workers), thread_name_prefix="consumer") as pool:
+        running = [pool.submit(consume, options) for options in workers]
+        wait(running, return_when=FIRST_COMPLETED)
+        stop.set()
+    for each in running:
+        each.result()
 
 
 def stop_on_signals() -> threading.Event:

@@ -23,10 +23,10 @@ class Report:
 
 
 class Health:
-    """Told by the thread that polls, asked by the server's. Thread safe.
+    """Told by the threads that poll, asked by the server's. Thread safe.
 
     Args:
-        heartbeat_timeout: seconds without `beat` after which the polling thread counts as hanging; more than
+        heartbeat_timeout: seconds without `beat` after which a polling thread counts as hanging; more than
             the longest batch.
         clock: seconds, monotonic.
     """
@@ -35,13 +35,13 @@ class Health:
         self._timeout = heartbeat_timeout
         self._clock = clock
         self._lock = threading.Lock()
-        self._last_beat: float | None = None
+        self._beats: dict[str, float] = {}
         self._stopping = False
         self._problems: dict[str, str] = {}
 
-    def beat(self) -> None:
-        """The polling thread has come round again. The first beat says that the start-up is over."""
-        self._last_beat = self._clock()
+    def beat(self, consumer: str = "") -> None:
+        """A polling thread has come round again. The first beat says that the start-up is over."""
+        self._beats[consumer] = self._clock()
 
     def stop(self) -> None:
         """The process was asked to end and is finishing its work."""
@@ -62,15 +62,15 @@ class Health:
     def ready(self) -> Report:
         """Whether the start-up is over, the polling thread comes round, and nobody asked to stop."""
         reasons = list(self._hanging())
-        if self._last_beat is None:
+        if not self._beats:
             reasons.append("starting")
         if self._stopping:
             reasons.append("stopping")
         return self._report(tuple(reasons))
 
     def _hanging(self) -> tuple[str, ...]:
-        last_beat = self._last_beat
-        if last_beat is None or (age := self._clock() - last_beat) <= self._timeout:
+        ages = [self._clock() - beat for beat in self._beats.copy().values()]
+        if not ages or (age := max(ages)) <= self._timeout:
             return ()
         return (f"no poll for {age:.0f} s; at most {self._timeout:.0f} s are allowed",)
 

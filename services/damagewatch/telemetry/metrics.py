@@ -44,7 +44,12 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         self._clock = clock
-        self._oldest: float | None = None
+        # What each consumer of this process told last; the gauges show their sums.
+        self._in_flight_of: dict[str, tuple[int, int]] = {}
+        self._partitions_of: dict[str, int] = {}
+        self._paused_of: dict[str, bool] = {}
+        self._lag_of: dict[str, Mapping[int, int]] = {}
+        self._oldest_of: dict[str, float | None] = {}
         self._lagging: set[int] = set()
 
         self._info("build", "Version of damagewatch.").info({"version": version})
@@ -107,10 +112,11 @@ class Metrics:
         self._received.inc(count)
         self._received_bytes.inc(size)
 
-    def in_flight(self, count: int, size: int) -> None:
-        """So many records and bytes are read and not finished."""
-        self._in_flight.set(count)
-        self._in_flight_bytes.set(size)
+    def in_flight(self, count: int, size: int, consumer: str = "") -> None:
+        """So many records and bytes are read by a consumer and not finished."""
+        self._in_flight_of[consumer] = count, size
+        self._in_flight.set(sum(count for count, _ in self._in_flight_of.copy().values()))
+        self._in_flight_bytes.set(sum(size for _, size in self._in_flight_of.copy().values()))
 
     def batch(self, photos: int) -> None:
         """A micro-batch of so many photos was formed."""
@@ -151,25 +157,29 @@ class Metrics:
         """Results were dropped."""
         self._stale.inc(count)
 
-    def assigned(self, partitions: int) -> None:
-        """A rebalance left us with so many partitions."""
+    def assigned(self, partitions: int, consumer: str = "") -> None:
+        """A rebalance left a consumer with so many partitions."""
         self._rebalances.inc()
-        self._partitions.set(partitions)
+        self._partitions_of[consumer] = partitions
+        self._partitions.set(sum(self._partitions_of.copy().values()))
 
-    def paused(self, paused: bool) -> None:
-        """Whether records are taken."""
-        self._paused.set(paused)
+    def paused(self, paused: bool, consumer: str = "") -> None:
+        """Whether a consumer takes no records."""
+        self._paused_of[consumer] = paused
+        self._paused.set(any(self._paused_of.copy().values()))
         if paused:
             self._pauses.inc()
 
-    def lag(self, lags: Mapping[int, int], oldest: float) -> None:
-        """Records not yet committed by partition, and the age in seconds of the oldest."""
-        for partition in self._lagging - lags.keys():  # another worker's now
-            self._lag.remove(str(partition))
-        for partition, count in lags.items():
-            self._lag.labels(str(partition)).set(count)
-        self._lagging = set(lags)
-        self._oldest = self._clock() - oldest if any(lags.values()) else None
+    def lag(self, lags: Mapping[int, int], oldest: float, consumer: str = "") -> None:
+        """Records not yet committed by partition of a consumer, and the age in seconds of the oldest."""
+        self._lag_of[consumer] = lags
+        known = {number: count for each in self._lag_of.copy().values() for number, count in each.items()}
+        for (partition,) in list(self._lag._metrics):  # the client has no public list of a metric's labels
+            if int(partition) not in known:
+                self._lag.remove(partition)
+        for number, count in known.items():
+            self._lag.labels(str(number)).set(count)
+        self._oldest_of[consumer] = self._clock() - oldest if any(lags.values()) else None
 
     def retried(self, dependency: str) -> None:
         """A dependency that did not answer is tried again."""
@@ -184,8 +194,8 @@ class Metrics:
         self._index_points.set(count)
 
     def _oldest_age(self) -> float:
-        oldest = self._oldest
-        return 0.0 if oldest is None else max(self._clock() - oldest, 0.0)
+        written = [moment for moment in self._oldest_of.copy().values() if moment is not None]
+        return max(self._clock() - min(written), 0.0) if written else 0.0
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(f"{_PREFIX}_{name}", meaning, labels, registry=self.registry)

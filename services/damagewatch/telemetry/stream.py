@@ -22,17 +22,20 @@ class StreamTelemetry:
     Args:
         metrics: count it.
         health: learns that the polling thread comes round, and what is wrong.
+        consumer: name of this consumer, where a process has several.
     """
 
-    def __init__(self, metrics: Metrics, health: Health) -> None:
+    def __init__(self, metrics: Metrics, health: Health, consumer: str = "") -> None:
         self._metrics = metrics
         self._health = health
+        self._consumer = consumer
+        self._problem = f"paused {consumer}".strip()
         self._paused = False
         self._waiting_for: set[str] = set()
 
     def polled(self) -> None:
         """See `Observer`."""
-        self._health.beat()
+        self._health.beat(self._consumer)
 
     def records_in(self, count: int, size: int) -> None:
         """See `Observer`."""
@@ -40,7 +43,7 @@ class StreamTelemetry:
 
     def in_flight(self, count: int, size: int) -> None:
         """See `Observer`."""
-        self._metrics.in_flight(count, size)
+        self._metrics.in_flight(count, size, self._consumer)
 
     def committed(self, records: int, outputs: Mapping[str, int], seconds: float) -> None:
         """See `Observer`."""
@@ -65,7 +68,7 @@ class StreamTelemetry:
 
     def assigned(self, partitions: int) -> None:
         """See `Observer`."""
-        self._metrics.assigned(partitions)
+        self._metrics.assigned(partitions, self._consumer)
         log.info("%d partitions are ours", partitions)
 
     def waiting_for(self, dependency: str) -> None:
@@ -77,20 +80,20 @@ class StreamTelemetry:
     def paused(self, detail: str, seconds: float) -> None:
         """See `Observer`. A pause that is prolonged counts once."""
         if not self._paused:
-            self._metrics.paused(True)
+            self._metrics.paused(True, self._consumer)
             again = f"trying again in {seconds:.1f} s" if math.isfinite(seconds) else "until restarted"
             log.warning("paused (%s): %s", again, detail)
         self._paused = True
-        self._health.problem("paused", detail)
+        self._health.problem(self._problem, detail)
 
     def resumed(self) -> None:
         """See `Observer`."""
         if self._paused:
-            self._metrics.paused(False)
+            self._metrics.paused(False, self._consumer)
             log.info("resumed")
         self._paused = False
-        self._health.problem("paused", None)
+        self._health.problem(self._problem, None)
 
     def lag(self, lags: Mapping[int, int], oldest_seconds: float) -> None:
         """See `Observer`."""
-        self._metrics.lag(lags, oldest_seconds)
+        self._metrics.lag(lags, oldest_seconds, self._consumer)

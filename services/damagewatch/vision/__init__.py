@@ -4,15 +4,11 @@ decode -> detect -> regions -> embed, features -> `perceive`; two sightings -> v
 Images are numpy uint8 (height, width, 3) in OpenCV's order, BGR.
 """
 
-import os
+import cv2
 
 DEFAULT_MAX_PIXELS = 50_000_000
-
-# OpenCV reads its limit once, while it is imported; `decode.check_pixel_limit` proves that it holds. The
-# header is checked first, by `formats`: this is the second wall.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(DEFAULT_MAX_PIXELS))
-
-import cv2  # noqa: E402
+"""Of a photo. OpenCV's own limit, the second wall behind `formats`, is set to the same in `damagewatch`, since
+it is read while OpenCV is imported; `decode.check_pixel_limit` proves that it holds."""
 
 # Photos run in parallel, one thread each: OpenCV's own pool would only contend with them.
 cv2.setNumThreads(1)
