@@ -229,7 +229,12 @@ class DevelopmentKafka:
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         properties = str(self.directory / "server.properties")
         command = self._java(
-            classpath, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", properties, "-g"
+            classpath,
+            "kafka.tools.StorageTool",
+            "format",
+            f"--cluster-id={cluster_id}",  # one in 64 begins with a dash
+            f"--config={properties}",
+            "--ignore-formatted",
         )
         with self.log.open("ab") as log:
             done = subprocess.run(
