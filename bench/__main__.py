@@ -254,6 +254,7 @@ def _stream(
                 photos=settings.matcher.in_flight_photos,
                 bytes=settings.matcher.in_flight_bytes,
                 batch_photos=settings.matcher.batch_photos,
+                batch_bytes=settings.matcher.batch_bytes,
                 batch_age=settings.matcher.batch_age,
             ),
             tenant=settings.tenant,

@@ -49,6 +49,7 @@ def open_index(settings: Settings, models: Models) -> DamageIndex:
         collection,
         models.dimension,
         api_key=settings.index.api_key.get_secret_value() or None,
+        ca_file=settings.index.ca_file,
         timeout=settings.index.timeout,
     )
 

@@ -228,6 +228,10 @@ class Index(Group):
         description="Qdrant server, as http(s)://host:port of its gRPC port (6334); unset: in this process.",
     )
     api_key: SecretStr = Field(default=SecretStr(""), description="API key of the Qdrant server.")
+    ca_file: Path | None = Field(
+        default=None,
+        description="Certificate authorities that sign the Qdrant server's certificate, PEM; unset: the system's.",
+    )
     path: Path = Field(
         default=Path("data/index"),
         description="Folder of the index in this process; used where no URL is set.",
@@ -328,6 +332,7 @@ class Matcher(Group):
     batch_photos: Annotated[int, Field(ge=1, le=1024)] = Field(
         default=8, description="Most photos of a batch."
     )
+    batch_bytes: Count = Field(default=32 * MiB, description="Bytes of photos at which a batch is full.")
     batch_age: Seconds = Field(
         default=0.05, description="Seconds that a photo waits at most for its batch to fill."
     )

@@ -28,7 +28,7 @@ from damagewatch.pipeline.intake import Seen
 from damagewatch.pipeline.recognition import Decided, Positions
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-BOUNDS = Bounds(threads=3, photos=6, bytes=1_000_000, batch_photos=4, batch_age=0.0)
+BOUNDS = Bounds(threads=3, photos=6, bytes=1_000_000, batch_photos=4, batch_bytes=1_000, batch_age=0.0)
 
 
 def record(
@@ -193,3 +193,17 @@ def test_what_is_in_work_is_bounded() -> None:
     assert strategy.in_flight[0] == BOUNDS.photos
     release.set()
     strategy.terminate()
+
+
+def test_a_verdict_that_cannot_be_written_becomes_a_dead_letter() -> None:
+    fakes = Fakes()
+    write = fakes.outputs
+
+    def outputs(done: Done) -> tuple[OutgoingRecord, ...]:
+        if isinstance(done.verdict, Decided) and done.record.offset == 1:
+            raise ValueError("a bug")
+        return write(done)
+
+    fakes.outputs = outputs  # type: ignore[method-assign]
+    results = drive(fakes.strategy(), [record(offset) for offset in range(3)])
+    assert [r.refused for r in results] == [None, Reason.PROCESSING_FAILED, None]

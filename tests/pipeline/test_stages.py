@@ -22,7 +22,13 @@ def parallel(work: Callable[[int], int]) -> Stage[int, int]:
 
 
 def batched(work: Callable[[int], int]) -> Stage[int, int]:
-    return BatchedStage(lambda items: [work(item) for item in items], max_items=4, max_age=0.0)
+    return BatchedStage(
+        lambda items: [work(item) for item in items],
+        max_items=4,
+        max_bytes=100,
+        max_age=0.0,
+        size_of=lambda item: 1,
+    )
 
 
 def drive(stage: Stage[int, int], items: list[int]) -> list[int]:
@@ -107,7 +113,7 @@ def test_a_photo_larger_than_the_limit_is_taken_alone() -> None:
     assert stage.join(5) == [100]
 
 
-def test_a_batch_waits_for_company_only_as_long_as_it_may() -> None:
+def test_a_batch_waits_for_company_only_as_long_as_it_may_and_is_full_by_bytes_too() -> None:
     now = [0.0]
     batches: list[int] = []
 
@@ -116,13 +122,18 @@ def test_a_batch_waits_for_company_only_as_long_as_it_may() -> None:
         batches.append(len(items))
         return [0] * len(items)
 
-    stage: BatchedStage[int, int] = BatchedStage(work, max_items=3, max_age=1.0, clock=lambda: now[0])
+    stage: BatchedStage[int, int] = BatchedStage(
+        work, max_items=9, max_bytes=50, max_age=1.0, size_of=lambda item: item, clock=lambda: now[0]
+    )
     stage.submit(1)
     stage.submit(2)
     assert stage.poll() == ()
     assert not batches
     now[0] = 1.0
     stage.poll()
+    stage.submit(60)
+    with pytest.raises(StageFull):
+        stage.submit(1)
     stage.close()
     stage.join(5)
-    assert batches == [2]
+    assert batches == [2, 1]

@@ -145,6 +145,7 @@ class TestStream:
         stream = StreamTelemetry(metrics, health)
         stream.polled()
         stream.paused("index: no answer", 1.0)
+        assert health.ready().ok
         stream.paused("index: no answer at all", 2.0)
         assert value(metrics, "damagewatch_paused") == 1
         assert value(metrics, "damagewatch_pauses_total") == 1
@@ -153,3 +154,14 @@ class TestStream:
         stream.resumed()
         assert value(metrics, "damagewatch_paused") == 0
         assert health.ready().problems == ()
+
+
+def test_a_stream_that_stays_stopped_is_not_ready() -> None:
+    health = Health(60.0)
+    stream = StreamTelemetry(Metrics(), health)
+    stream.polled()
+    stream.paused("52 of 60 records failed in our own code", math.inf)
+    report = health.ready()
+    assert not report.ok
+    assert report.reasons == ("52 of 60 records failed in our own code",)
+    assert health.live().ok

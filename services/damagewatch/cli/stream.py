@@ -206,8 +206,8 @@ def search(
     from damagewatch.cli.looking import Looker
 
     settings = Settings()
-    if tenant is not None:
-        settings = settings.model_copy(update={"tenant": tenant})
+    wide = settings.index.model_copy(update={"candidates": max(top_k, settings.index.candidates)})
+    settings = settings.model_copy(update={"tenant": tenant or settings.tenant, "index": wide})
     look = Looker(settings)
     perceived = look(PhotoFile(photo, "", photo.name))
     if perceived is None:

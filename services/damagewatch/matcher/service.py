@@ -95,6 +95,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
             photos=settings.matcher.in_flight_photos,
             bytes=settings.matcher.in_flight_bytes,
             batch_photos=settings.matcher.batch_photos,
+            batch_bytes=settings.matcher.batch_bytes,
             batch_age=settings.matcher.batch_age,
         )
         breaker = Breaker(settings.matcher.breaker())

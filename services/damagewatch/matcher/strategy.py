@@ -61,6 +61,7 @@ class Bounds:
     photos: int
     bytes: int
     batch_photos: int
+    batch_bytes: int
     batch_age: float
 
 
@@ -145,7 +146,11 @@ class MatcherStrategy:
             size_of=lambda record: record.size,
         )
         self._batches: BatchedStage[Work, Done] = BatchedStage(
-            self._recognise, max_items=bounds.batch_photos, max_age=bounds.batch_age
+            self._recognise,
+            max_items=bounds.batch_photos,
+            max_bytes=bounds.batch_bytes,
+            max_age=bounds.batch_age,
+            size_of=lambda work: work.record.size,
         )
         self._between: deque[Work] = deque()
         self._erasing = False
@@ -250,6 +255,15 @@ class MatcherStrategy:
         for done in finished:
             if done.record.value is None:
                 self._erasing = False
-            reason = done.verdict.reason if isinstance(done.verdict, Refused) else None
-            results.append(Processed.of(done.record, self._outputs(done), reason))
+            outputs, reason = self._written(done)
+            results.append(Processed.of(done.record, outputs, reason))
         return results
+
+    def _written(self, done: Done) -> tuple[tuple[OutgoingRecord, ...], Reason | None]:
+        """The outputs of a record, and why it was refused if it was."""
+        try:
+            return self._outputs(done), done.verdict.reason if isinstance(done.verdict, Refused) else None
+        except Exception as error:  # a verdict that cannot be written must not come back for ever
+            log.exception("the outputs of a photo could not be written")
+            failed = Refused(Reason.PROCESSING_FAILED, f"{type(error).__name__}: {error}"[:300], "publish")
+            return self._outputs(Done(done.record, failed)), failed.reason

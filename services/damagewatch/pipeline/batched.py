@@ -1,7 +1,7 @@
 """A stage that works on micro-batches, one at a time and in order, on a thread of its own.
 
-A batch goes when it holds `max_items`, when the worker is idle and the oldest item has waited `max_age`, or
-when the stage is closed. So a quiet stream is answered at once and a busy one in full batches.
+A batch goes when it holds `max_items` or `max_bytes`, when the worker is idle and the oldest item has waited
+`max_age`, or when the stage is closed. So a quiet stream is answered soon and a busy one in full batches.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Out = TypeVar("Out")
 class BatchedStage(Generic[In, Out]):
     """Applies `work` to batches of items; `work` gives one result an item, in order.
 
-    At most one batch is being worked on and one more is being filled, so that the stage is bounded by
-    2 x `max_items`. `max_age` is in seconds.
+    At most one batch is being worked on and one more is being filled, so that the stage is bounded by twice
+    the limits. `max_age` is in seconds; `size_of` gives an item's bytes.
     """
 
     def __init__(
@@ -30,11 +30,16 @@ class BatchedStage(Generic[In, Out]):
         work: Callable[[Sequence[In]], Sequence[Out]],
         *,
         max_items: int,
+        max_bytes: int,
         max_age: float,
+        size_of: Callable[[In], int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._work = work
         self._max_items = max_items
+        self._max_bytes = max_bytes
+        self._size_of = size_of
+        self._bytes = 0
         self._max_age = max_age
         self._clock = clock
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batch")
@@ -50,11 +55,12 @@ class BatchedStage(Generic[In, Out]):
 
     def submit(self, item: In) -> None:
         """See `Stage`."""
-        if len(self._waiting) >= self._max_items:
+        if self._full():
             raise StageFull
         if not self._waiting:
             self._oldest = self._clock()
         self._waiting.append(item)
+        self._bytes += self._size_of(item)
 
     def poll(self) -> Sequence[Out]:
         """See `Stage`."""
@@ -68,17 +74,17 @@ class BatchedStage(Generic[In, Out]):
         self._start()
         return finished
 
+    def _full(self) -> bool:
+        return len(self._waiting) >= self._max_items or self._bytes >= self._max_bytes
+
     def _start(self) -> None:
         if self._batch is not None or not self._waiting:
             return
-        due = (
-            self._closed
-            or len(self._waiting) >= self._max_items
-            or self._clock() - self._oldest >= self._max_age
-        )
+        due = self._closed or self._full() or self._clock() - self._oldest >= self._max_age
         if due:
             batch = tuple(self._waiting)
             self._waiting.clear()
+            self._bytes = 0
             self._batch = (len(batch), self._pool.submit(self._work, batch))
 
     def close(self) -> None:

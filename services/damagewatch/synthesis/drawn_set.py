@@ -27,7 +27,8 @@ from damagewatch.synthesis.expectations import (
 )
 from damagewatch.synthesis.rephotograph import Image
 
-SEED = 11
+SEED = 5
+"""Of the default set: returns and twins lie well apart in it, which not every seed gives."""
 WIDTH = 1280
 """Pixels of a photo's longer side."""
 QUALITY = 88
@@ -153,7 +154,7 @@ def _story(seed: int) -> tuple[list[Shot], list[Copy]]:
         3: [(white_broken, 3)],
         4: [(Subject(blue, View.TAIL, Harm(dent, 330, 620, 260, 4)), 3)],
         5: [(Subject(graphite, View.DOORS, Harm(scratch, 480, 480, 380, 5)), 3)],
-        6: [(Subject(silver_twin, View.DOORS, Harm(dent, 850, 600, 240, 6)), 3)],
+        6: [(Subject(silver_twin, View.REAR_WING, Harm(dent, 660, 330, 240, 6)), 3)],
         7: [(Subject(red_twin, View.REAR_WING, Harm(scratch, 520, 130, 280, 7)), 2)],
         8: [(silver_dent, 2), (Subject(silver, View.TAIL), 1)],
         9: [(white_broken, 2)],

@@ -37,6 +37,7 @@ class Health:
         self._lock = threading.Lock()
         self._beats: dict[str, float] = {}
         self._stopping = False
+        self._tripped = ""
         self._problems: dict[str, str] = {}
 
     def beat(self, consumer: str = "") -> None:
@@ -46,6 +47,10 @@ class Health:
     def stop(self) -> None:
         """The process was asked to end and is finishing its work."""
         self._stopping = True
+
+    def trip(self, detail: str) -> None:
+        """Nothing is taken any more until a person has looked: not ready from now on."""
+        self._tripped = detail
 
     def problem(self, name: str, detail: str | None) -> None:
         """Something that is told without tripping a probe, or (None) that it is over."""
@@ -60,10 +65,12 @@ class Health:
         return self._report(self._hanging())
 
     def ready(self) -> Report:
-        """Whether the start-up is over, the polling thread comes round, and nobody asked to stop."""
+        """Whether the start-up is over, the polling thread comes round, nothing tripped and nobody asked to stop."""
         reasons = list(self._hanging())
         if not self._beats:
             reasons.append("starting")
+        if self._tripped:
+            reasons.append(self._tripped)
         if self._stopping:
             reasons.append("stopping")
         return self._report(tuple(reasons))

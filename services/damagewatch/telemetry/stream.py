@@ -85,6 +85,8 @@ class StreamTelemetry:
             log.warning("paused (%s): %s", again, detail)
         self._paused = True
         self._health.problem(self._problem, detail)
+        if math.isinf(seconds):
+            self._health.trip(detail)
 
     def resumed(self) -> None:
         """See `Observer`."""
