@@ -54,7 +54,7 @@ class MemoryIndex:
                 Candidate(point, 1.0)
                 for point in self.points.values()
                 if point.photo.sha256 == query.photo.sha256 and point.photo.claim_id != query.photo.claim_id
-            ]
+            ][:limit]
             for query in queries
         ]
 
@@ -262,3 +262,12 @@ def test_a_photo_of_an_older_topic_of_the_same_name_is_not_taken_for_one_to_come
     recognition(index).remember([old])
     (outcome,) = recognition(index)([photo(0, 0, 0)], Positions({("topic", 0): 0}))
     assert len(alerts_of([outcome])) == 1
+
+
+def test_leftovers_to_come_take_no_candidates_place() -> None:
+    index = MemoryIndex()
+    judging = Recognition(index, Calibration(), {}, Options(candidates=2))
+    judging.remember([photo(0, offset, 0) for offset in range(9, 4, -1)])
+    judging.remember([photo(0, 0, 0), photo(0, 1, 0), photo(0, 2, 0)])
+    (outcome,) = judging([photo(0, 3, 0)], Positions({("topic", 0): 3}))
+    assert {alert.match.claim_id for alert in alerts_of([outcome])} == {"claim-0-0", "claim-0-1"}

@@ -30,7 +30,7 @@ from damagewatch.domain import (
     Refused,
     Sighting,
 )
-from damagewatch.index.interface import DamageIndex
+from damagewatch.index.interface import Candidate, DamageIndex
 from damagewatch.pipeline.intake import Seen
 from damagewatch.vision import decide
 from damagewatch.vision.calibration import Calibration
@@ -155,14 +155,8 @@ class Recognition:
         Raises:
             DependencyDownError: the index does not answer.
         """
-        chosen: list[list[list[_Pair]]] = []
-        for item, pairs in zip(seen, self._candidates([item.perceived for item in seen]), strict=True):
-            if positions is not None:
-                positions.advance(item.origin)
-            due = [
-                pair for pair in pairs if positions is None or not positions.is_ahead(pair.candidate.origin)
-            ]
-            chosen.append(self._chosen(due))
+        candidates = self._candidates([(item.perceived, item.origin) for item in seen], positions)
+        chosen = [self._chosen(pairs) for pairs in candidates]
         # The bulk of what is stored of a damage, its local features, is read for these few alone.
         start = time.perf_counter()
         known = self._index.complete(
@@ -186,7 +180,7 @@ class Recognition:
     def nearest(self, perceived: Perceived) -> list[Near]:
         """The damages that look most like those of a photo, judged: for a person who searches."""
         best: dict[UUID, _Pair] = {}
-        for pair in self._candidates([perceived])[0]:
+        for pair in self._candidates([(perceived, None)])[0]:
             known = best.get(pair.candidate.damage.damage_id)
             if known is None or pair.alike > known.alike:
                 best[pair.candidate.damage.damage_id] = pair
@@ -201,25 +195,50 @@ class Recognition:
             if (candidate := whole.get(pair.candidate.damage.damage_id)) is not None
         ]
 
-    def _candidates(self, photos: Sequence[Perceived]) -> list[list[_Pair]]:
-        """For each photo the pairs of damages worth a closer look, without local features yet."""
+    def _candidates(
+        self, photos: Sequence[tuple[Perceived, Origin | None]], positions: Positions | None = None
+    ) -> list[list[_Pair]]:
+        """For each photo, in its turn, the pairs of damages worth a closer look, without local features yet."""
         start = time.perf_counter()
-        queries = [sighting for perceived in photos for sighting in perceived.sightings]
+        queries = [sighting for perceived, _ in photos for sighting in perceived.sightings]
         answers = iter(self._index.search(queries, self._options.candidates, features=False))
         copies = self._index.copies(
-            [perceived.sightings[0] for perceived in photos],
-            [perceived.mirrored_hash for perceived in photos],
+            [perceived.sightings[0] for perceived, _ in photos],
+            [perceived.mirrored_hash for perceived, _ in photos],
             self._options.photos,
             features=False,
         )
         found: list[list[_Pair]] = []
-        for perceived, same in zip(photos, copies, strict=True):
-            pairs = [_Pair(perceived.sightings[0], copy.sighting, _COPY) for copy in same]
+        for (perceived, origin), same in zip(photos, copies, strict=True):
+            if positions is not None:
+                positions.advance(origin)
+            pairs = [
+                _Pair(perceived.sightings[0], copy.sighting, _COPY)
+                for copy in same
+                if positions is None or not positions.is_ahead(copy.sighting.origin)
+            ]
             for sighting in perceived.sightings:
-                pairs.extend(_Pair(sighting, near.sighting, near.score) for near in next(answers))
+                due = self._due(sighting, next(answers), positions)
+                pairs.extend(_Pair(sighting, near.sighting, near.score) for near in due)
             found.append(pairs)
         self._observe("search", time.perf_counter() - start)
         return found
+
+    def _due(
+        self, query: Sighting, answer: Sequence[Candidate], positions: Positions | None
+    ) -> Sequence[Candidate]:
+        """The nearest whose turn is not still to come. Those ahead of us must not take the places of others:
+        which ones there are depends on batches and crashes, and what is alerted must not.
+        """
+        if positions is None:
+            return answer
+        asked = wanted = self._options.candidates
+        while True:
+            due = [near for near in answer if not positions.is_ahead(near.sighting.origin)]
+            if len(due) >= wanted or len(answer) < asked:
+                return due[:wanted]
+            asked *= 2
+            answer = self._index.search([query], asked, features=False)[0]
 
     def _chosen(self, pairs: Sequence[_Pair]) -> list[list[_Pair]]:
         """The most alike pairs of the most alike photos, by photo."""
