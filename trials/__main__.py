@@ -46,13 +46,15 @@ def _run(options: argparse.Namespace, tell: Tell) -> Verdict:
         )
         match options.trial:
             case "recall":
-                return recall.run(place, photos, tell, options.report)
+                return recall.run(place, photos, options.partitions, tell, options.report)
             case "kills":
-                return kills.run(place, photos, options.kills, options.seed, tell)
+                return kills.run(place, photos, options.kills, options.partitions, options.seed, tell)
             case "outages":
-                return outages.run(place, broker, photos, options.seconds, options.only, tell)
+                return outages.run(
+                    place, broker, photos, options.seconds, options.only, options.partitions, tell
+                )
             case _:
-                return broken.run(place, photos, options.inputs, options.seed, tell)
+                return broken.run(place, photos, options.inputs, options.partitions, options.seed, tell)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
         trial.add_argument("--count", type=int, default=count, help=f"photos to choose (default: {count})")
         trial.add_argument(
             "--planted", type=int, default=planted, help=f"of them photographed again (default: {planted})"
+        )
+        trial.add_argument(
+            "--partitions",
+            type=int,
+            default=2,
+            help="of the topics; photos of one keep their order (default: 2)",
         )
         trial.add_argument("--seed", type=int, default=7, help="the same seed chooses the same (default: 7)")
         trial.add_argument(

@@ -30,13 +30,13 @@ Place = tuple[int, int]
 """Partition and offset."""
 
 
-def run(stand: Stand, photos: TrialSet, count: int, seed: int, tell: Tell) -> Verdict:
+def run(stand: Stand, photos: TrialSet, count: int, partitions: int, seed: int, tell: Tell) -> Verdict:
     """Sends `count` broken records and all photos in a random order."""
     folder = stand.folder / "references"
     example = np.asarray(cv2.imread(str(photos.photos[0].path)), np.uint8)
     tell("making broken records")
     inputs = broken_inputs(example, folder, count, seed)
-    stream = stand.stream("broken")
+    stream = stand.stream("broken", partitions)
     tell("publishing")
     places = _publish(stream, photos, inputs, seed)
     allowed = {"DAMAGEWATCH_REFERENCES__ALLOWED": f"{folder.resolve().as_uri()}/"}

@@ -336,7 +336,7 @@ def _records(into: _Collector, files: dict[str, bytes]) -> None:
         unreadable,
         headers=((NotUtf8("x"), b"1"),),
     )
-    into.add("a tombstone without a key", None, None, Reason.FIELD_MISSING)
+    into.add("a tombstone whose key is empty", b"", None, Reason.FIELD_MISSING)
     into.add("a tombstone whose key is no UTF-8", b"\xff\xfe", None, Reason.FIELD_INVALID)
     into.add(
         "a tombstone of a tenant that is no UTF-8",

@@ -27,11 +27,11 @@ class Kill:
     seconds: float
 
 
-def run(stand: Stand, photos: TrialSet, count: int, seed: int, tell: Tell) -> Verdict:
+def run(stand: Stand, photos: TrialSet, count: int, partitions: int, seed: int, tell: Tell) -> Verdict:
     """The stream undisturbed, then with `count` kills; compares."""
     total = len(photos.photos)
-    calm, began = undisturbed(stand, photos, tell)
-    stormy = stand.stream("kills")
+    calm, began = undisturbed(stand, photos, partitions, tell)
+    stormy = stand.stream("kills", partitions)
     stormy.publish(photos.photos)
     in_start = 0
     progress: list[tuple[int, str, int]] = []
@@ -53,7 +53,7 @@ def run(stand: Stand, photos: TrialSet, count: int, seed: int, tell: Tell) -> Ve
     finally:
         matcher.kill()
     outcome = read(stormy)
-    verdict = Verdict("kills", {"photos": total, "planted": len(photos.planted), "kills": count})
+    verdict = Verdict("kills", {"photos": total, "planted": len(photos.planted), "partitions": partitions})
     verdict.table("Kills", ("kill", "while", "records committed then"), progress)
     compare(verdict, photos, calm, outcome)
     within = sum(0 < after < total for _, _, after in progress)
@@ -64,9 +64,9 @@ def run(stand: Stand, photos: TrialSet, count: int, seed: int, tell: Tell) -> Ve
     return verdict
 
 
-def undisturbed(stand: Stand, photos: TrialSet, tell: Tell) -> tuple[Outcome, float]:
+def undisturbed(stand: Stand, photos: TrialSet, partitions: int, tell: Tell) -> tuple[Outcome, float]:
     """What comes of the stream when nothing happens, and the seconds until the first commit."""
-    stream = stand.stream("undisturbed")
+    stream = stand.stream("undisturbed", partitions)
     stream.publish(photos.photos)
     start = time.monotonic()
     with Matcher(stream) as matcher:

@@ -18,7 +18,7 @@ from .flaky_matcher import SWITCH
 from .kills import compare, undisturbed
 from .outcome import Outcome, read
 from .photos import TrialSet
-from .stand import MATCHER, Matcher, Stand, Tell
+from .stand import MATCHER, Matcher, Stand, Stream, Tell
 from .verdict import Verdict
 
 Outage = Callable[[], None]
@@ -40,13 +40,19 @@ class Watch:
 
 
 def run(
-    stand: Stand, broker: DevelopmentKafka, photos: TrialSet, seconds: float, variants: list[str], tell: Tell
+    stand: Stand,
+    broker: DevelopmentKafka,
+    photos: TrialSet,
+    seconds: float,
+    variants: list[str],
+    partitions: int,
+    tell: Tell,
 ) -> Verdict:
     """The stream undisturbed, then once with each outage of so many seconds."""
     verdict = Verdict(
         "outages", {"photos": len(photos.photos), "planted": len(photos.planted), "seconds": seconds}
     )
-    calm, _ = undisturbed(stand, photos, tell)
+    calm, _ = undisturbed(stand, photos, partitions, tell)
     down = stand.folder / "index-is-down"
 
     def hang() -> None:
@@ -74,61 +80,52 @@ def run(
     outages = dict(zip(VARIANTS, (hang, die, fail), strict=True))
     for variant in variants:
         module = ("trials.flaky_matcher",) if variant == "index-fails" else MATCHER
-        _one(stand, variant, module, {SWITCH: str(down)}, outages[variant], photos, calm, verdict, tell)
+        stream = stand.stream(variant, partitions)
+        with Matcher(stream, module, {SWITCH: str(down)}) as matcher:
+            part = _one(stream, matcher, variant, outages[variant], photos, calm, tell)
+        verdict.tables.extend(part.tables)
+        for check in part.checks:
+            verdict.check(f"{variant}: {check.what}", check.found, check.bar, check.ok)
     return verdict
 
 
 def _one(
-    stand: Stand,
+    stream: Stream,
+    matcher: Matcher,
     variant: str,
-    module: tuple[str, ...],
-    environment: dict[str, str],
     outage: Outage,
     photos: TrialSet,
     calm: Outcome,
-    verdict: Verdict,
     tell: Tell,
-) -> None:
-    total = len(photos.photos)
-    stream = stand.stream(variant)
+) -> Verdict:
+    part, total = Verdict(variant), len(photos.photos)
     stream.publish(photos.photos)
-    part = Verdict(variant)
-    with Matcher(stream, module, environment) as matcher:
-        done = stream.wait(matcher, max(1, round(BEGIN * total)), tell)
-        part.check("records committed before the outage", done, f"< {total}", done < total)
-        tell(f"{variant}: the outage begins")
-        with _watched(matcher) as watch:
-            outage()
-            tell(f"{variant}: the outage is over")
-            mended = time.monotonic()
-            stream.wait(matcher, done + 1)
-            again = time.monotonic() - mended
-            stream.wait(matcher, total, tell)
-            _wait_for(lambda: watch.paused[-1:] == [False])
-        alive = matcher.alive
-        code = matcher.stop()
+    done = stream.wait(matcher, max(1, round(BEGIN * total)), tell)
+    part.check("records committed before the outage", done, f"< {total}", done < total)
+    tell(f"{variant}: the outage begins")
+    with _watched(matcher) as watch:
+        outage()
+        tell(f"{variant}: the outage is over")
+        mended = time.monotonic()
+        stream.wait(matcher, done + 1)
+        again = time.monotonic() - mended
+        stream.wait(matcher, total, tell)
+        _wait_for(lambda: watch.paused[-1:] == [False])
+    alive = matcher.alive
+    code = matcher.stop()
     part.check("the process lives", alive, "yes", alive)
     bad = [status for status in watch.livez if status != 200]
     part.check(f"/livez other than 200, of {len(watch.livez)}", len(bad), "0", not bad)
-    part.check(
-        "/readyz named the problem",
-        "; ".join(sorted(set(watch.problems)))[:100],
-        "paused",
-        bool(watch.problems),
-    )
-    part.check("damagewatch_paused was 1", sum(watch.paused), ">= 1 times", any(watch.paused))
+    named = sorted(set(watch.problems))
+    part.table(f"What /readyz told ({variant})", ("problem",), [(problem,) for problem in named])
+    part.check("problems that /readyz named", len(named), ">= 1", bool(named))
+    part.check("times that damagewatch_paused was 1", sum(watch.paused), ">= 1", any(watch.paused))
     part.check("damagewatch_paused at the end", int(watch.paused[-1]), "0", not watch.paused[-1])
-    part.check(
-        "seconds from the mending to the next commit",
-        round(again, 1),
-        f"< {RECOVERY_SECONDS:g}",
-        again < RECOVERY_SECONDS,
-    )
+    soon = again < RECOVERY_SECONDS
+    part.check("seconds until the next commit", round(again, 1), f"< {RECOVERY_SECONDS:g}", soon)
     part.check("exit code after SIGTERM at the end", code, "0", code == 0)
     compare(part, photos, calm, read(stream))
-    verdict.tables.extend(part.tables)
-    for check in part.checks:
-        verdict.check(f"{variant}: {check.what}", check.found, check.bar, check.ok)
+    return part
 
 
 @contextmanager

@@ -26,9 +26,9 @@ SHARE_FOUND = 0.9
 FALSE_PER_PHOTO = 4 / 400
 
 
-def run(stand: Stand, photos: TrialSet, tell: Tell, report: Path | None = None) -> Verdict:
-    """Publishes all, waits for the matcher, and judges each alert; with `report`, a page shows those in doubt."""
-    stream = stand.stream("recall", partitions=4)
+def run(stand: Stand, photos: TrialSet, partitions: int, tell: Tell, report: Path | None = None) -> Verdict:
+    """Publishes all, waits, judges each alert; with `report`, a page shows those in doubt."""
+    stream = stand.stream("recall", partitions)
     stream.publish(photos.photos)
     with Matcher(stream) as matcher:
         stream.wait(matcher, len(photos.photos), tell)

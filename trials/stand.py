@@ -49,7 +49,7 @@ class Stand:
         self.models = folder / "models"
         shutil.copytree(Settings().models.directory, self.models)
 
-    def stream(self, name: str, partitions: int = 2) -> Stream:
+    def stream(self, name: str, partitions: int) -> Stream:
         """A stream that shares nothing but the broker with others. `name` is new to the broker."""
         return Stream(self, name, partitions)
 

@@ -69,7 +69,7 @@ def stand(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Sta
 
 
 @pytest.fixture(scope="session")
-def make_stream(stand: Stand) -> Callable[[], Stream]:
-    """Streams of two partitions that share nothing."""
+def make_stream(stand: Stand) -> Callable[..., Stream]:
+    """Streams that share nothing, of two partitions unless told otherwise."""
     tag, numbers = uuid4().hex[:8], count(1)
-    return lambda: stand.stream(f"matcher-{tag}-{next(numbers)}")
+    return lambda partitions=2: stand.stream(f"matcher-{tag}-{next(numbers)}", partitions)
