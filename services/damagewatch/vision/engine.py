@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
@@ -80,7 +81,13 @@ def available(providers: Sequence[str]) -> list[str]:
     if CUDA in providers and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # finds the CUDA libraries that pip installed
     present = set(ort.get_available_providers())
-    missing = [name for name in providers if name not in present]
+    missing = ", ".join(name for name in providers if name not in present)
     if missing:
-        log.warning("ONNX Runtime lacks %s here; falling back to the CPU", ", ".join(missing))
+        _warn_once(missing)
     return [name for name in dict.fromkeys(providers) if name in present and name != CPU] + [CPU]
+
+
+@cache
+def _warn_once(missing: str) -> None:
+    """One line a process, however many models are loaded."""
+    log.warning("ONNX Runtime lacks %s here; falling back to the CPU", missing)
