@@ -2,7 +2,7 @@
 
 True pairs are photos and their rephotographs, plain and mirrored, and the real pairs known to be the same;
 false ones are the nearest of all other photos, which is what the service verifies in vain, and the real look-alikes.
-Only pairs on which a homography was found are fitted: without one there is no alert, whatever the probability.
+Only pairs on which the probability decides are fitted: without a homography there is no alert whatever it says.
 """
 
 from __future__ import annotations
@@ -15,20 +15,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
-from sklearn.linear_model import LogisticRegression
+from scipy.optimize import minimize  # type: ignore[import-untyped]
 
-from damagewatch.domain import AlertKind, ClaimImage, Sighting, Signals
+from damagewatch.domain import AlertKind, ClaimImage, Damage, DamageType, Sighting, Signals
 from damagewatch.synthesis.rephotograph import rephotograph
 from damagewatch.vision import decide
 from damagewatch.vision.calibration import Calibration, Thresholds, features
 from damagewatch.vision.models import Models
 from damagewatch.vision.perceive import Perceived, Perception
 from damagewatch.vision.verify import verify
-from damagewatch_training import metrics
+from damagewatch_training import metrics, windows
 from damagewatch_training.data import SAME, Pair, Photo
 
 CANDIDATES, PHOTOS, PAIRS = 20, 8, 2
 """How widely the service searches by default: damages for a damage, photos, pairs of damages of two photos."""
+SIGNS = (1, 1, 1, 1, 1, 1, -1)
+"""Which way each signal speaks (`damagewatch.vision.calibration.FEATURES`): only distance of hashes, against."""
 SURELY_COPIES = 100
 """Inliers from which an unlabelled pair is no negative: of 37 such pairs looked at all were the same damage."""
 
@@ -68,11 +70,11 @@ class Fitted:
 
 
 def choose(photos: Sequence[Photo], known: Sequence[Pair], count: int, seed: int) -> list[Photo]:
-    """`count` of the photos: those of the telling pairs first (all but plain copies), the others by chance."""
+    """`count` of the photos by chance, at most a third of them from telling pairs (all but plain copies)."""
     telling = {name for pair in known if pair.verdict not in {"copy", "unsure"} for name in (pair.a, pair.b)}
-    order = np.random.default_rng(seed).permutation(len(photos))
-    shuffled = sorted((photos[i] for i in order), key=lambda photo: photo.name not in telling)
-    return shuffled[:count]
+    shuffled = [photos[i] for i in np.random.default_rng(seed).permutation(len(photos))]
+    chosen = [photo for photo in shuffled if photo.name in telling][: count // 3]
+    return chosen + [photo for photo in shuffled if photo.name not in telling][: count - len(chosen)]
 
 
 def candidates(
@@ -105,17 +107,20 @@ def candidates(
     asked = []
     for photo in track([photos[i] for i in rng.permutation(len(photos))[:again]], "true pairs"):
         mirror = bool(rng.random() < 0.2)
-        taken = rephotograph(photo.read(), rng, strength=rng.uniform(0.5, 1.3), mirror=mirror)
+        taken = rephotograph(photo.read(), rng, strength=rng.uniform(0.5, 1.2), mirror=mirror)
         perceived = _perceived(perception, f"{photo.name} again", taken.encoded())
         asked.append(f"{photo.name} again")
+        back = np.asarray(np.linalg.inv(taken.homography), np.float64)
         for query, match in _nearest(perceived, gallery, embeddings):
-            if match.photo.photo_id == photo.name:
+            if match.photo.photo_id == photo.name and _is_seen_in(query.damage, match.damage, back, match):
                 pairs += _verified(perceived, query, match, same=True)
     for pair in track([pair for pair in known if pair.a in seen and pair.b in seen], "known pairs"):
-        if pair.verdict != "unsure":
-            a, b = seen[pair.a], seen[pair.b]
+        a, b = seen[pair.a], seen[pair.b]
+        if pair.verdict in SAME:  # which of their damages is the same was not judged
+            pairs += _verified(a, a.sightings[0], b.sightings[0], same=True)
+        elif pair.verdict != "unsure":
             for query, match in _closest(a, b):
-                pairs += _verified(a, query, match, same=pair.verdict in SAME)
+                pairs += _verified(a, query, match, same=False)
     return Evidence(pairs, len(photos), tuple(asked))
 
 
@@ -145,6 +150,14 @@ def _closest(a: Perceived, b: Perceived) -> list[tuple[Sighting, Sighting]]:
     return [pairs[0], *rest[:PAIRS]]
 
 
+def _is_seen_in(query: Damage, match: Damage, back: NDArray[np.float64], photo: Sighting) -> bool:
+    """Whether a damage of a rephotograph is one of the photo; the whole photo shows each."""
+    if DamageType.WHOLE in {query.type, match.type}:
+        return True
+    box = windows.mapped(query.box, back, photo.width, photo.height)
+    return box is not None and box.intersection(match.box) is not None
+
+
 def _verified(perceived: Perceived, query: Sighting, match: Sighting, *, same: bool) -> list[Candidate]:
     for mirrored in (False, True):
         asked = perceived.mirrored(query) if mirrored else query
@@ -154,51 +167,91 @@ def _verified(perceived: Perceived, query: Sighting, match: Sighting, *, same: b
     return []
 
 
-def fitted(evidence: Evidence, base_rate: float = 0.003, false_alerts: float = 0.001) -> Fitted:
-    """A logistic regression with L2 on standardised signals, its intercept moved to `base_rate`.
+def fitted(evidence: Evidence, returning: float = 0.003, false_alerts: float = 0.001) -> Fitted:
+    """A logistic regression on standardised signals, and the threshold that it needs.
 
-    The threshold is the least probability from one half on at which at most `false_alerts` of the asking photos
-    alert falsely.
+    Args:
+        evidence: What the service saw.
+        returning: The share of photos that show a damage seen before. With the pairs that one such photo gives,
+            and those that any photo gives in vain, it is the base rate to which the intercept is moved.
+        false_alerts: The share of asking photos that may alert falsely: the threshold is the least at which no
+            more do.
     """
-    pairs = evidence.pairs
+    pairs, duplicates = _judged(evidence.pairs)
     x = np.array([features(pair.signals) for pair in pairs])
     y = np.array([pair.same for pair in pairs])
     mean, scale = x.mean(0), x.std(0) + 1e-9
-    model = LogisticRegression(C=1.0, max_iter=2000).fit((x - mean) / scale, y)
-    shift = _logit(base_rate) - _logit(float(y.mean()))
-    cosines = np.array([pair.signals.cosine for pair in pairs if pair.same])
-    thresholds = Thresholds(same_damage=1e-9, mirrored_cosine=round(float(np.quantile(cosines, 0.02)), 3))
+    coefficients, intercept = monotone_logistic((x - mean) / scale, y, SIGNS)
+    again = set(evidence.again)
+    true_pairs = sum(pair.query.photo.photo_id in again for pair in pairs) / len(again)
+    false_pairs = int((~y).sum()) / evidence.photos
+    base_rate = returning * true_pairs / (returning * true_pairs + false_pairs)
+    mirrored_cosine = float(np.quantile([pair.signals.cosine for pair in pairs if pair.same], 0.02))
     calibration = Calibration(
         mean=tuple(mean.round(6).tolist()),
         scale=tuple(scale.round(6).tolist()),
-        coefficients=tuple(model.coef_[0].round(6).tolist()),
-        intercept=round(float(model.intercept_[0]) + shift, 6),
-        base_rate=base_rate,
-        thresholds=thresholds,
+        coefficients=tuple(coefficients.round(6).tolist()),
+        intercept=round(intercept + _logit(base_rate) - _logit(float(y.mean())), 6),
+        base_rate=round(base_rate, 6),
+        thresholds=Thresholds(mirrored_cosine=round(mirrored_cosine, 3)),
     )
-    judged = [(pair, decide.judge(pair.query, pair.match, calibration)) for pair in pairs]
-    alerts = [
-        (pair, 1.0 if match.kind is AlertKind.DUPLICATE_PHOTO else match.probability)
-        for pair, match in judged
-        if match is not None
-    ]
-    wrong = sorted(_best((pair, p) for pair, p in alerts if not pair.same).values(), reverse=True)
-    allowed = int(false_alerts * evidence.photos)
-    threshold = float(np.clip(wrong[allowed] + 1e-3 if allowed < len(wrong) else 0.5, 0.5, 0.999))
-    right = _best((pair, p) for pair, p in alerts if pair.same)
-    again = [right.get(name, 0.0) >= threshold for name in evidence.again]
     probability = np.array([calibration.probability(pair.signals) for pair in pairs])
+    alerts = [*zip(pairs, probability.tolist(), strict=True), *((pair, 1.0) for pair in duplicates)]
+    wrong = sorted(_best(alert for alert in alerts if not alert[0].same).values(), reverse=True)
+    allowed = round(false_alerts * evidence.photos)
+    threshold = round(min(max(wrong[allowed] * 1.05 if allowed < len(wrong) else 0.0, 0.01), 0.99), 4)
+    right = _best(alert for alert in alerts if alert[0].same)
     quality = {
         "pairs": len(pairs),
         "true_pairs": int(y.sum()),
         "recall_at_precision_0.99": round(metrics.recall_at_precision(probability, y, 0.99), 4),
         "rephotographs": len(again),
-        "rephotographs_alerted": round(float(np.mean(again)), 4),
+        "rephotographs_alerted": round(
+            float(np.mean([right.get(name, 0) >= threshold for name in again])), 4
+        ),
         "photos_asked": evidence.photos,
-        "photos_alerted_falsely": int(sum(p >= threshold for p in wrong)),
+        "photos_alerted_falsely": sum(p >= threshold for p in wrong),
     }
-    thresholds = thresholds.model_copy(update={"same_damage": round(threshold, 4)})
+    thresholds = calibration.thresholds.model_copy(update={"same_damage": threshold})
     return Fitted(calibration.model_copy(update={"thresholds": thresholds}), quality)
+
+
+def _judged(pairs: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
+    """The pairs on which the probability decides, and those that are one picture whatever it says."""
+    anything = Calibration(coefficients=(0.0,) * 7, intercept=0.0, thresholds=Thresholds(same_damage=0.5))
+    undecided: list[Candidate] = []
+    duplicates: list[Candidate] = []
+    for pair in pairs:
+        match = decide.judge(pair.query, pair.match, anything)
+        if match is not None:
+            (duplicates if match.kind is AlertKind.DUPLICATE_PHOTO else undecided).append(pair)
+    return undecided, duplicates
+
+
+def monotone_logistic(
+    x: NDArray[np.float64], y: NDArray[np.bool_], signs: Sequence[int], penalty: float = 1e-3
+) -> tuple[NDArray[np.float64], float]:
+    """Logistic regression whose coefficients keep given signs (or are 0), with an L2 penalty on them.
+
+    Signals go together, and a free fit then sets some against the others: more inliers would count against a pair.
+    That fits these pairs a little better and other pairs worse.
+
+    Returns:
+        The coefficients, and the intercept.
+    """
+    target = np.where(y, 1.0, -1.0)
+
+    def loss(w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        margin = target * (x @ w[:-1] + w[-1])
+        pull = -target * np.exp(-np.logaddexp(0, margin)) / len(y)
+        gradient = np.append(x.T @ pull + 2 * penalty * w[:-1], pull.sum())
+        return float(np.logaddexp(0, -margin).mean() + penalty * (w[:-1] ** 2).sum()), gradient
+
+    bounds = [(0, None) if sign > 0 else (None, 0) for sign in signs]
+    found = minimize(
+        loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B", bounds=[*bounds, (None, None)]
+    )
+    return found.x[:-1], float(found.x[-1])
 
 
 def _best(alerts: Iterable[tuple[Candidate, float]]) -> dict[str, float]:

@@ -39,10 +39,10 @@ Image = NDArray[np.uint8]
 class Settings:
     """How the detector is trained. `crop` are pixels at the scale of a letterboxed photo."""
 
-    epochs: int = 20
+    epochs: int = 32
     batch: int = 8
     crop: int = 256
-    last_epochs_whole: int = 3
+    last_epochs_whole: int = 1
     rate: float = 2e-3
     encoder_rate: float = 3e-4
     average: float = 0.99

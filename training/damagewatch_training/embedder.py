@@ -37,9 +37,9 @@ class Settings:
     quarter of the time.
     """
 
-    steps: int = 1400
+    steps: int = 1300
     batch: int = 64
-    sizes: tuple[tuple[float, int], ...] = ((0.57, 64), (0.89, 96), (1.0, SIZE))
+    sizes: tuple[tuple[float, int], ...] = ((0.615, 64), (0.885, 96), (1.0, SIZE))
     rate: float = 2e-3
     weight_decay: float = 0.02
     temperature: float = 0.05
