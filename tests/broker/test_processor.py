@@ -291,8 +291,10 @@ def test_a_long_outage_polls_on_and_waits_longer_each_time() -> None:
     delays = [seconds for _, seconds in bench.told("paused")]
     assert delays[:5] == [0.25, 0.5, 1.0, 2.0, 4.0]
     assert max(delays) == 15.0
+    assert bench.told("resumed") == [], "it is not over before an attempt has succeeded"
     bench.opening = None
     bench.steps(200)
+    assert len(bench.told("resumed")) == 1
     assert world.values == world.log
 
 

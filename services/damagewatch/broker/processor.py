@@ -164,13 +164,13 @@ class StreamProcessor:
         if self._state is State.TRIPPED:
             self._idle()
             return
-        if self._state is State.BACKING_OFF:
+        trying_again = self._state is State.BACKING_OFF
+        if trying_again:
             self._idle()
             if self._clock() < self._resume_at:
                 return
             self._consumer.resume()
             self._state, self._detail = State.RUNNING, ""
-            self._observer.resumed()
         try:
             self._step()
         except DependencyDownError as error:
@@ -179,6 +179,9 @@ class StreamProcessor:
         except OutputRefusedError as error:
             self._never_taken[error.source, error.offset] = error.detail
             self._back_off(str(error))
+        else:
+            if trying_again:  # not told before: against a broker that is down this step takes ten seconds
+                self._observer.resumed()
 
     def shut_down(self, timeout: float = 20.0) -> None:
         """Ends in good order: takes nothing more, drains the strategy, commits, leaves the group.
