@@ -284,7 +284,7 @@ def _messages(into: _Collector, files: dict[str, bytes]) -> None:
         ("JSON that breaks off", '{"claimId": "', Reason.MESSAGE_UNREADABLE),
         ("JSON of an array", "[1, 2, 3]", Reason.MESSAGE_UNREADABLE),
         ("JSON nested 100000 deep", '{"a":' * 100_000, Reason.MESSAGE_UNREADABLE),
-        ("JSON with base64 that is none", '{"content": "%%%"}', Reason.MESSAGE_UNREADABLE),
+        ("JSON with base64 that holds nothing", '{"content": "%%%"}', Reason.PHOTO_EMPTY),
         ("JSON with a number for a claim", '{"claimId": 17}', Reason.MESSAGE_UNREADABLE),
         ("JSON without a photo", "{}", Reason.PHOTO_MISSING),
         ("JSON that is protobuf", _value("x", b"y").decode("latin-1"), Reason.MESSAGE_UNREADABLE),

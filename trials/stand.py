@@ -186,6 +186,7 @@ class Matcher:
         self.port = _free_port()
         told = {f"{PREFIX}TELEMETRY__PORT": str(self.port)} | dict(environment or {})
         with self.log.open("ab") as log:
+            self._log_begin = log.tell()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *module],
                 env=stream.environment | told,
@@ -204,6 +205,13 @@ class Matcher:
     def alive(self) -> bool:
         """Whether the process lives."""
         return self.process.poll() is None
+
+    @property
+    def told(self) -> str:
+        """What this process has logged so far."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_begin)
+            return log.read().decode(errors="replace")
 
     def kill(self) -> None:
         """SIGKILL: it learns nothing of it."""
