@@ -42,6 +42,8 @@ class MemoryIndex:
     """A `DamageIndex` that finds photos of the same motif (the same SHA-256) in other claims."""
 
     points: dict[UUID, Sighting] = field(default_factory=dict)
+    widest: int = 0
+    """The most that a search has asked for."""
 
     def upsert(self, sightings: Sequence[Sighting]) -> None:
         self.points.update({sighting.damage.damage_id: sighting for sighting in sightings})
@@ -49,6 +51,7 @@ class MemoryIndex:
     def search(
         self, queries: Sequence[Sighting], limit: int, *, features: bool = True
     ) -> list[list[Candidate]]:
+        self.widest = max(self.widest, limit)
         return [
             [
                 Candidate(point, 1.0)
@@ -271,3 +274,10 @@ def test_leftovers_to_come_take_no_candidates_place() -> None:
     judging.remember([photo(0, 0, 0), photo(0, 1, 0), photo(0, 2, 0)])
     (outcome,) = judging([photo(0, 3, 0)], Positions({("topic", 0): 3}))
     assert {alert.match.claim_id for alert in alerts_of([outcome])} == {"claim-0-0", "claim-0-1"}
+
+
+def test_a_stream_read_again_from_its_beginning_does_not_search_through_the_whole_index() -> None:
+    index = MemoryIndex()
+    recognition(index).remember([photo(0, offset, 0) for offset in range(1, 3000)])
+    recognition(index)([photo(0, 0, 0)], Positions({("topic", 0): 0}))
+    assert index.widest < 2000
