@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import cast
 
@@ -187,12 +188,88 @@ def test_what_is_in_work_is_bounded() -> None:
 
     fakes.look = look
     strategy = fakes.strategy()
-    with pytest.raises(Backpressure):
-        for offset in range(100):
-            strategy.submit(record(offset))
-    assert strategy.in_flight[0] == BOUNDS.photos
+    assert taken(strategy) == BOUNDS.photos
     release.set()
     strategy.terminate()
+
+
+def test_photos_that_wait_for_their_batch_are_in_work_too() -> None:
+    release = threading.Event()
+    fakes = Fakes()
+
+    def judge(content: Seen) -> Decided:
+        release.wait(10)
+        return decided(content)
+
+    fakes.judge = judge
+    strategy = fakes.strategy()
+    accepted = 0
+    for _ in range(20):  # the index is slow: what was looked at must not pile up before it
+        accepted += taken(strategy, accepted)
+        time.sleep(0.01)
+        assert strategy.poll() == []
+    assert accepted == BOUNDS.photos
+    release.set()
+    strategy.terminate()
+
+
+def test_bytes_in_work_are_bounded_but_one_photo_always_fits() -> None:
+    size = record(0).size
+    strategy = Fakes().strategy(replace(BOUNDS, bytes=3 * size))
+    assert taken(strategy) == 3
+    strategy.terminate()
+    narrow = Fakes().strategy(replace(BOUNDS, bytes=1))
+    assert taken(narrow) == 1
+    narrow.terminate()
+
+
+def taken(strategy: MatcherStrategy, first: int = 0) -> int:
+    """How many records the strategy takes before it is full."""
+    for offset in range(first, first + 100):
+        try:
+            strategy.submit(record(offset))
+        except Backpressure:
+            return offset - first
+    raise AssertionError("it takes without end")
+
+
+@pytest.mark.parametrize("content", [b"photo", None])
+def test_our_own_failure_is_the_dead_letter_of_one_record(
+    content: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes = Fakes()
+
+    def bug(*_: object) -> Erasure:
+        raise ZeroDivisionError("a bug")
+
+    fakes.erase = bug  # type: ignore[method-assign]
+    monkeypatch.setattr(codec, "decode_claim_image", bug)
+    results = drive(fakes.strategy(), [record(0, content=content)])
+    assert [r.refused for r in results] == [Reason.PROCESSING_FAILED]
+
+
+def test_after_a_failed_batch_each_photo_has_its_turn_again() -> None:
+    """Or the first would find the second, and the second the first: one pair alerted twice."""
+    ahead: list[bool] = []
+
+    def recognition(
+        batch: Sequence[Seen | Refused], positions: Positions | None = None
+    ) -> list[Decided | Refused]:
+        assert positions is not None
+        if len(batch) > 1:
+            positions.advance(Origin("topic-id", 0, 1))
+            raise ZeroDivisionError("a bug")
+        ahead.append(positions.is_ahead(Origin("topic-id", 0, 1)))
+        offset = int(cast(ClaimImage, batch[0]).photo_id.removeprefix("p"))
+        positions.advance(Origin("topic-id", 0, offset))
+        return [decided(cast(Seen, batch[0]))]
+
+    fakes = Fakes()
+    fakes.recognition = recognition  # type: ignore[method-assign]
+    strategy = fakes.strategy(replace(BOUNDS, batch_age=5.0))
+    results = drive(strategy, [record(0), record(1)])
+    assert [r.refused for r in results] == [None, None]
+    assert ahead == [True, True]
 
 
 def test_a_verdict_that_cannot_be_written_becomes_a_dead_letter() -> None:

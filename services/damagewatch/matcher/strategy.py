@@ -153,23 +153,19 @@ class MatcherStrategy:
             size_of=lambda work: work.record.size,
         )
         self._between: deque[Work] = deque()
+        self._bounds = bounds
+        self._items = 0
+        self._bytes = 0
         self._erasing = False
-
-    @property
-    def in_flight(self) -> tuple[int, int]:
-        """Records inside, and the bytes of those being looked at."""
-        return self._photos.items + len(self._between) + self._batches.items, self._photos.bytes
 
     def submit(self, record: Record) -> None:
         """See `Strategy`."""
         erasure = record.value is None
-        inside = self._photos.items + len(self._between) + self._batches.items
-        if self._erasing or (erasure and inside):
+        if self._erasing or (erasure and self._items) or self._is_full(record):
             raise Backpressure
-        try:
-            self._photos.submit(record)
-        except StageFull:
-            raise Backpressure from None
+        self._photos.submit(record)
+        self._items += 1
+        self._bytes += record.size
         self._erasing = erasure
         if not self._positions.next_offset:
             self._positions.next_offset.update(
@@ -189,14 +185,13 @@ class MatcherStrategy:
     def join(self, timeout: float) -> Sequence[Processed]:
         """See `Strategy`."""
         deadline = time.monotonic() + timeout
-        self._between.extend(self._photos.join(timeout))
-        results = list(self._processed(self._batches.poll()))
-        while self._between and time.monotonic() < deadline:
-            self._hand_on()
-            results.extend(self._processed(self._batches.poll()))
+        results: list[Processed] = []
+        while self._items and time.monotonic() < deadline:
+            if not self._photos.items and not self._between:
+                self._batches.close()  # what waits for more to come need not
+            results.extend(self.poll())
             time.sleep(0.005)
-        self._batches.close()
-        results.extend(self._processed(self._batches.join(deadline - time.monotonic())))
+        self.terminate()
         return results
 
     def terminate(self) -> None:
@@ -204,6 +199,12 @@ class MatcherStrategy:
         self._photos.terminate()
         self._batches.terminate()
         self._between.clear()
+
+    def _is_full(self, record: Record) -> bool:
+        """Whether a record has no room: all that is inside counts, wherever it is, as it holds its bytes."""
+        return self._items > 0 and (
+            self._items >= self._bounds.photos or self._bytes + record.size > self._bounds.bytes
+        )
 
     def _hand_on(self) -> None:
         while self._between:
@@ -222,6 +223,9 @@ class MatcherStrategy:
             image = codec.decode_claim_image(record.value, record.key, record.headers, self._tenant)
         except Refused as refused:
             return Work(record, refused)
+        except Exception as error:
+            log.exception("a record could not be read")
+            return Work(record, _failed(error, "parse"))
         origin = Origin(record.topic_id, record.partition, record.offset)
         return Work(record, self._intake(image, origin), replace(image, content=None))
 
@@ -229,17 +233,27 @@ class MatcherStrategy:
         """On the batch thread. An erasure is alone in its batch."""
         self._observe_batch(len(batch))
         if isinstance(batch[0].content, Forget):
-            wish = batch[0].content
-            return [Done(batch[0].record, self._erase(wish.tenant, wish.claim_id))]
+            return [Done(batch[0].record, self._forget(batch[0].content))]
         contents = [work.content for work in batch if not isinstance(work.content, Forget)]
+        turns = dict(self._positions.next_offset)
         try:
             verdicts = self._recognition(contents, self._positions)
         except DependencyDownError:
             raise
         except Exception:  # which photo it was shows when each goes alone; the others must not suffer
             log.exception("a batch of %d photos failed; each goes alone now", len(batch))
+            self._positions.next_offset = turns  # each has its turn again
             verdicts = [self._alone(content) for content in contents]
         return [Done(work.record, verdict, work.image) for work, verdict in zip(batch, verdicts, strict=True)]
+
+    def _forget(self, wish: Forget) -> Erasure | Refused:
+        try:
+            return self._erase(wish.tenant, wish.claim_id)
+        except DependencyDownError:
+            raise
+        except Exception as error:
+            log.exception("a claim could not be erased")
+            return _failed(error, "erase")
 
     def _alone(self, content: Seen | Refused) -> Decided | Refused:
         try:
@@ -248,11 +262,13 @@ class MatcherStrategy:
             raise
         except Exception as error:
             log.exception("a photo could not be judged")
-            return Refused(Reason.PROCESSING_FAILED, f"{type(error).__name__}: {error}"[:300], "recognise")
+            return _failed(error, "recognise")
 
     def _processed(self, finished: Sequence[Done]) -> list[Processed]:
         results: list[Processed] = []
         for done in finished:
+            self._items -= 1
+            self._bytes -= done.record.size
             if done.record.value is None:
                 self._erasing = False
             outputs, reason = self._written(done)
@@ -265,5 +281,10 @@ class MatcherStrategy:
             return self._outputs(done), done.verdict.reason if isinstance(done.verdict, Refused) else None
         except Exception as error:  # a verdict that cannot be written must not come back for ever
             log.exception("the outputs of a photo could not be written")
-            failed = Refused(Reason.PROCESSING_FAILED, f"{type(error).__name__}: {error}"[:300], "publish")
+            failed = _failed(error, "publish")
             return self._outputs(Done(done.record, failed)), failed.reason
+
+
+def _failed(error: Exception, stage: str) -> Refused:
+    """A bug of ours, met by one record: it becomes a dead letter and must not stop all others."""
+    return Refused(Reason.PROCESSING_FAILED, f"{type(error).__name__}: {error}"[:300], stage)

@@ -48,11 +48,6 @@ class BatchedStage(Generic[In, Out]):
         self._batch: tuple[int, Future[Sequence[Out]]] | None = None
         self._closed = False
 
-    @property
-    def items(self) -> int:
-        """How many are inside."""
-        return len(self._waiting) + (self._batch[0] if self._batch else 0)
-
     def submit(self, item: In) -> None:
         """See `Stage`."""
         if self._full():

@@ -46,11 +46,6 @@ class ParallelStage(Generic[In, Out]):
         """How many are inside."""
         return len(self._under_way)
 
-    @property
-    def bytes(self) -> int:
-        """How many bytes are inside."""
-        return self._bytes
-
     def submit(self, item: In) -> None:
         """See `Stage`."""
         size = self._size_of(item)
