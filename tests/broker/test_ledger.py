@@ -55,6 +55,18 @@ def test_a_batch_is_bounded_in_results_and_bytes_but_never_empty() -> None:
     assert len(ledger.take(9, 20).results) == 2
 
 
+def test_a_batch_holds_what_was_finished_first_whatever_its_partition() -> None:
+    ledger = Ledger()
+    ledger.lease({P0: 1, P1: 2})
+    for source, offset, lease in ((P1, 7, 2), (P0, 5, 1), (P1, 8, 2)):
+        ledger.deliver(record(source, offset, lease))
+        ledger.finish(Processed(source, offset, lease))
+    batch = ledger.take(2, 1000)
+    assert [(r.source, r.offset) for r in batch.results] == [(P1, 7), (P0, 5)]
+    assert batch.offsets == {P1: 8, P0: 6}
+    assert ledger.take(2, 1000).offsets == {P1: 9}
+
+
 def test_what_contradicts_itself_is_refused() -> None:
     ledger = Ledger()
     ledger.lease({P0: 1})

@@ -3,10 +3,15 @@
 Offsets have gaps: transaction markers, aborted records and compaction leave holes. So the ledger counts
 *deliveries*: after a finished record the offset to commit is the one of the record delivered next, and only
 where none was delivered yet the record's own offset plus one. Nothing is ever inferred from distance.
+
+Results leave in the order in which they were finished, over all partitions. A photo that was judged first may
+be in the verdict of a later one; if the later one alone were committed before a crash, the first, judged anew,
+would find it, and their pair would be alerted twice.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +25,8 @@ class _Delivery:
     timestamp_ms: int
     size: int
     result: Processed | None = None
+    turn: int = 0
+    """Which result it was of all that were finished."""
 
 
 @dataclass(slots=True)
@@ -45,6 +52,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._accounts: dict[Partition, _Account] = {}
+        self._turns = itertools.count()
 
     def lease(self, leases: Mapping[Partition, int]) -> None:
         """Takes over the current leases. What was booked under any other lease is forgotten."""
@@ -84,11 +92,11 @@ class Ledger:
         delivery = account.by_offset.pop(result.offset, None)
         if delivery is None:
             raise ValueError(f"{result.source}: offset {result.offset} finished, but it is not open")
-        delivery.result = result
+        delivery.result, delivery.turn = result, next(self._turns)
         return True
 
     def take(self, max_results: int, max_bytes: int) -> Batch:
-        """Removes and returns finished results that have no unfinished record before them.
+        """Removes and returns finished results that have no unfinished record before them, first finished first.
 
         At most `max_results`, and as long as their outputs fit into `max_bytes`, but always at least one
         where there is one.
@@ -96,14 +104,16 @@ class Ledger:
         results: list[Processed] = []
         offsets: dict[Partition, int] = {}
         size = 0
-        for source, account in self._accounts.items():
-            while account.open and (result := account.open[0].result) is not None:
-                if results and (len(results) >= max_results or size + result.size > max_bytes):
-                    return Batch(tuple(results), offsets)
-                account.open.popleft()
-                results.append(result)
-                size += result.size
-                offsets[source] = account.open[0].offset if account.open else result.offset + 1
+        while ready := [a for a in self._accounts.values() if a.open and a.open[0].result is not None]:
+            account = min(ready, key=lambda account: account.open[0].turn)
+            result = account.open[0].result
+            assert result is not None
+            if results and (len(results) >= max_results or size + result.size > max_bytes):
+                break
+            account.open.popleft()
+            results.append(result)
+            size += result.size
+            offsets[result.source] = account.open[0].offset if account.open else result.offset + 1
         return Batch(tuple(results), offsets)
 
     def clear(self) -> None:
