@@ -71,6 +71,14 @@ class Clock:
         return self.now
 
 
+def counted(breaker: Breaker, outcomes: list[Reason | None]) -> bool:
+    """Whether it trips; where not, the outcomes are committed."""
+    if breaker.trips(outcomes):
+        return True
+    breaker.count(outcomes)
+    return False
+
+
 POLICY = BreakerPolicy(window=60, ratio=0.8, limit=20, failed_limit=5)
 
 
@@ -89,22 +97,30 @@ POLICY = BreakerPolicy(window=60, ratio=0.8, limit=20, failed_limit=5)
     ],
 )
 def test_it_trips_above_the_limit_and_the_ratio(outcomes: list[Reason | None], trips: bool) -> None:
-    assert Breaker(POLICY, Clock()).count(outcomes) is trips
+    assert counted(Breaker(POLICY, Clock()), outcomes) is trips
 
 
 def test_old_outcomes_do_not_count_and_a_trip_is_for_good() -> None:
     clock = Clock()
     breaker = Breaker(POLICY, clock)
     for _ in range(10):
-        assert not breaker.count([Reason.TRUNCATED] * 11)
+        assert not counted(breaker, [Reason.TRUNCATED] * 11)
         clock.now += 61
-    assert not breaker.count([Reason.TRUNCATED] * 11)
-    assert breaker.count([Reason.TRUNCATED] * 11)
+    assert not counted(breaker, [Reason.TRUNCATED] * 11)
+    assert counted(breaker, [Reason.TRUNCATED] * 11)
     assert "22 of 22 records" in breaker.tripped
     clock.now += 1000
-    assert breaker.count([None] * 1000)
+    assert counted(breaker, [None] * 1000)
 
 
 def test_the_default_lets_a_bad_batch_through_and_stops_a_broken_deployment() -> None:
-    assert not Breaker(BreakerPolicy(), Clock()).count([Reason.TRUNCATED] * 300)
-    assert Breaker(BreakerPolicy(), Clock()).count([Reason.PROCESSING_FAILED] * 60)
+    assert not counted(Breaker(BreakerPolicy(), Clock()), [Reason.TRUNCATED] * 300)
+    assert counted(Breaker(BreakerPolicy(), Clock()), [Reason.PROCESSING_FAILED] * 60)
+
+
+def test_outcomes_that_were_not_committed_are_not_counted() -> None:
+    breaker = Breaker(POLICY, Clock())
+    for _ in range(10):
+        assert not breaker.trips([Reason.TRUNCATED] * 15)
+    assert not counted(breaker, [Reason.TRUNCATED] * 15)
+    assert breaker.trips([Reason.TRUNCATED] * 15)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -89,18 +89,25 @@ class BreakerPolicy:
             raise ValueError(f"breaker policy out of range: {self}")
 
 
+_Tally = tuple[int, int, int]
+"""Records, dead letters among them, and among those our own failures."""
+
+
 class Breaker:
     """Trips when too much becomes a dead letter, and stays tripped until the process is restarted.
 
     It does not probe: what makes nearly every record fail is a broken deployment, mended by another
     deployment, or a sender gone wild, of which a person decides what to do. Probing would spend photos on
     finding that out. What was dead-lettered before it tripped can be replayed.
+
+    Thread safe: consumers of one process share one, and all stop when it trips.
     """
 
     def __init__(self, policy: BreakerPolicy, clock: Callable[[], float] = time.monotonic) -> None:
         self._policy = policy
         self._clock = clock
-        self._seen: deque[tuple[float, int, int, int]] = deque()  # when, records, dead letters, failures
+        self._lock = threading.Lock()
+        self._seen: deque[tuple[float, _Tally]] = deque()
         self._tripped = ""
 
     @property
@@ -108,25 +115,36 @@ class Breaker:
         """Why it tripped, in one line for a person; empty while it has not."""
         return self._tripped
 
-    def count(self, outcomes: Iterable[Reason | None]) -> bool:
-        """Counts the outcomes of records (None: processed) and returns whether it is tripped now."""
-        reasons = list(outcomes)
-        dead = [reason for reason in reasons if reason is not None]
-        failed = dead.count(Reason.PROCESSING_FAILED)
-        now = self._clock()
-        self._seen.append((now, len(reasons), len(dead), failed))
-        while self._seen[0][0] < now - self._policy.window:
+    def trips(self, outcomes: Iterable[Reason | None]) -> bool:
+        """Whether it is tripped, at the latest by these outcomes of records (None: processed).
+
+        They are not counted yet: `count` them once they are committed.
+        """
+        with self._lock:
+            if not self._tripped:
+                self._tripped = self._too_many(_tally(outcomes))
+            return bool(self._tripped)
+
+    def count(self, outcomes: Iterable[Reason | None]) -> None:
+        """Counts outcomes that were committed."""
+        with self._lock:
+            self._seen.append((self._clock(), _tally(outcomes)))
+
+    def _too_many(self, coming: _Tally) -> str:
+        oldest = self._clock() - self._policy.window
+        while self._seen and self._seen[0][0] < oldest:
             self._seen.popleft()
-        records, letters, failures = (sum(entry[i] for entry in self._seen) for i in (1, 2, 3))
-        share = math.inf if not records else 1 / records
+        records, letters, failures = map(sum, zip(coming, *(tally for _, tally in self._seen), strict=True))
         for number, limit, what in (
             (failures, self._policy.failed_limit, "failed in our own code"),
             (letters, self._policy.limit, "became dead letters"),
         ):
-            if not self._tripped and number > limit and number * share > self._policy.ratio:
-                self._tripped = f"{number} of {records} records of the last {self._policy.window:g} s {what}"
-        return bool(self._tripped)
+            if number > limit and number > self._policy.ratio * records:
+                return f"{number} of {records} records of the last {self._policy.window:g} s {what}"
+        return ""
 
-    def retract(self) -> None:
-        """Takes the last count back: its records were not committed and will be counted again."""
-        self._seen.pop()
+
+def _tally(outcomes: Iterable[Reason | None]) -> _Tally:
+    reasons = list(outcomes)
+    dead = [reason for reason in reasons if reason is not None]
+    return len(reasons), len(dead), dead.count(Reason.PROCESSING_FAILED)

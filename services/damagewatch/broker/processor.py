@@ -240,16 +240,17 @@ class StreamProcessor:
         if membership is None:
             return False
         batch = self._ledger.take(self._pace.max_results, self._pace.max_bytes)
-        if self._breaker.count(result.refused for result in batch.results):
+        outcomes = [result.refused for result in batch.results]
+        if self._breaker.trips(outcomes):
             return False
         assert self._session is not None
         began = self._clock()
         try:
             self._session.commit(batch.results, batch.offsets, membership)
         except (DependencyDownError, OutputRefusedError) as error:
-            self._breaker.retract()
             self._observer.aborted(str(error))
             raise
+        self._breaker.count(outcomes)
         self._consumer.committed(batch.offsets)
         self._failures = 0
         self._ready_since = self._clock() if self._ledger.ready()[0] else None
