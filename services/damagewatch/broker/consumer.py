@@ -18,7 +18,13 @@ from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import MemberToRemove
-from kafka.errors import FencedInstanceIdError, KafkaError, KafkaTimeoutError
+from kafka.errors import (
+    CorruptRecordError,
+    FencedInstanceIdError,
+    KafkaError,
+    KafkaTimeoutError,
+    UnsupportedCodecError,
+)
 from kafka.structs import MemberState
 
 from damagewatch.broker.errors import sorted_out
@@ -31,6 +37,8 @@ _log = logging.getLogger(__name__)
 
 _REWIND_WAIT = 1.0
 _PROBE_MS = 5000
+_PROBE_MOST = 100
+"""Unreadable records that are looked for at once: the poll thread waits meanwhile."""
 
 
 class GroupConsumer:
@@ -57,6 +65,7 @@ class GroupConsumer:
         self._make_consumer = make_consumer
         self._consumer: Any = None
         self._listener = _Listener()
+        self._rebalances = 0
         self._thread = 0
         self._tokens = itertools.count(1)
         self._leases: dict[Partition, int] = {}
@@ -105,14 +114,14 @@ class GroupConsumer:
             self._try_rewind()
         if defects := self._defects():
             return defects
-        rebalances = self._listener.rebalances
         try:
             polled = self._consumer.poll(timeout_ms=round(timeout * 1000))
         except Exception as error:
             self._recover(error)
             return []
         self._membership = self._current_membership()
-        if self._listener.rebalances != rebalances:
+        if (rebalances := self._listener.rebalances) != self._rebalances:
+            self._rebalances = rebalances
             self._new_leases()
         return [] if self._rewind_due else self._records(polled)
 
@@ -137,8 +146,10 @@ class GroupConsumer:
         self._new_leases()
 
     def committed(self, offsets: Mapping[Partition, int]) -> None:
-        """Takes note of offsets that a transaction has committed, for `lag`."""
+        """Takes note of offsets that a transaction has committed: what lies before them will not come again."""
         self._committed.update(offsets)
+        for source, offset in [known for known in self._unreadable if known[1] < offsets.get(known[0], 0)]:
+            del self._unreadable[source, offset]
 
     def lag(self, timeout: float = 1.0) -> dict[Partition, int]:
         """Records of our partitions that are written and readable, and not committed by us.
@@ -187,6 +198,7 @@ class GroupConsumer:
         except KafkaError as error:
             raise sorted_out(error, "connecting a consumer") from error
         self._listener = _Listener(consumer)
+        self._rebalances = 0
         self._subscribed = True
         consumer.subscribe(topics=list(self._topics), listener=self._listener)
         try:
@@ -363,6 +375,9 @@ class GroupConsumer:
 
         With a client of its own, and one offset further each time: records written as one batch have one
         checksum, so where one is spoiled all are.
+
+        What Kafka itself answers with an error (not authorised, its disk broken ...) is no record's fault: it
+        must not make dead letters of good records.
         """
         found: dict[int, str] = {}
         tp = TopicPartition(*source)
@@ -373,19 +388,30 @@ class GroupConsumer:
         try:
             probe.assign([tp])
             end = probe.end_offsets([tp], timeout_ms=_PROBE_MS)[tp]
-            for bad in range(offset, end):
+            for bad in range(offset, min(end, offset + _PROBE_MOST)):
                 probe.seek(tp, bad)
-                try:
-                    probe.poll(timeout_ms=_PROBE_MS, max_records=1)
-                except Exception as error:
-                    found[bad] = f"{type(error).__name__}: {error}"
-                else:
+                defect = _defect(probe)
+                if defect is None:
                     break
+                found[bad] = defect
         except KafkaError as error:
             raise sorted_out(error, "looking for an unreadable record") from error
         finally:
             probe.close(autocommit=False)
         return found
+
+
+def _defect(probe: Any) -> str | None:
+    """What comes up against the record at the probe's position; None where it is good."""
+    try:
+        probe.poll(timeout_ms=_PROBE_MS, max_records=1)
+    except (CorruptRecordError, UnsupportedCodecError) as error:
+        return f"{type(error).__name__}: {error}"
+    except KafkaError:
+        raise
+    except Exception as error:  # what it meets while it takes a record apart
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
