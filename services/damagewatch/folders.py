@@ -7,9 +7,12 @@ they are named one by one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from damagewatch.domain import Reason, Refused
 
 SUFFIXES = frozenset(
     {
@@ -40,6 +43,33 @@ class PhotoFile:
     claim_id: str
     photo_id: str
 
+    @property
+    def size(self) -> int:
+        """Bytes; 0 where the file is not there."""
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
+
+    def read(self, at_most: int) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            Refused: it is larger than `at_most` bytes, or cannot be read.
+        """
+        if self.size > at_most:
+            detail = f"{self.size:,} bytes; at most {at_most:,} are taken"
+            raise Refused(Reason.PHOTO_TOO_LARGE, detail, "fetch")
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise Refused(Reason.REFERENCE_NOT_FOUND, error.strerror or str(error), "fetch") from None
+
+
+def name_of(name: str) -> str:
+    """A file's name as an id: bytes in it that are no UTF-8 become `\\xff`."""
+    return os.fsencode(name).decode("utf-8", errors="backslashreplace")
+
 
 def photos_in(
     paths: Sequence[Path], *, claim: str | None = None, claim_per_photo: bool = False
@@ -59,8 +89,8 @@ def photos_in(
             raise FileNotFoundError(f"no such file or folder: {path}")
         files = [path] if path.is_file() else sorted(_files_below(path))
         for file in files:
-            name = claim or (file.stem if claim_per_photo else file.resolve().parent.name)
-            yield PhotoFile(file, name, file.name)
+            name = claim or name_of(file.stem if claim_per_photo else file.resolve().parent.name)
+            yield PhotoFile(file, name, name_of(file.name))
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

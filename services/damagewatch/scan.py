@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from damagewatch.assembly import load_models, make_intake, make_recognition, open_index
-from damagewatch.domain import ClaimImage, Origin, Reason, Refused
+from damagewatch.domain import ClaimImage, Origin, Refused
 from damagewatch.evidence import EvidenceStore
 from damagewatch.folders import PhotoFile
 from damagewatch.pipeline.intake import Intake, Seen
@@ -84,7 +84,7 @@ class Scanner:
             threads=self._threads,
             max_items=4 * self._threads,
             max_bytes=8 * self._max_photo_bytes,
-            size_of=lambda item: item[1].path.stat().st_size,
+            size_of=lambda item: item[1].size,
         )
         under_way: deque[PhotoFile] = deque()
         try:
@@ -108,11 +108,11 @@ class Scanner:
 
     def _look_at(self, item: tuple[int, PhotoFile]) -> Seen | Refused:
         number, photo = item
-        size = photo.path.stat().st_size
-        if size > self._max_photo_bytes:
-            detail = f"{size} bytes, at most {self._max_photo_bytes} are taken"
-            return Refused(Reason.PHOTO_TOO_LARGE, detail, "fetch")
-        image = ClaimImage(self._tenant, photo.claim_id, photo.photo_id, photo.path.read_bytes())
+        try:
+            content = photo.read(self._max_photo_bytes)
+        except Refused as refused:
+            return refused
+        image = ClaimImage(self._tenant, photo.claim_id, photo.photo_id, content)
         return self._intake(image, Origin(*_ORDER, number))
 
 

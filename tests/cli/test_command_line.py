@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from damagewatch.domain import Reason, Refused
 from damagewatch.synthesis.rephotograph import rephotograph
 
 COMMANDS = (
@@ -208,3 +210,50 @@ def test_settings_mask_secrets() -> None:
     assert shown["DAMAGEWATCH_INDEX__URL"] == "http://q"
     assert "hush" not in result.stdout
     assert shown["DAMAGEWATCH_INDEX__API_KEY"]
+
+
+class TestHostileFiles:
+    def test_names_that_are_no_text_or_steer_a_terminal(self, claims: Path, tmp_path: Path) -> None:
+        photo = (claims / "one" / "one.jpg").read_bytes()
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")).write_bytes(photo)
+        (tmp_path / "\x1b[31mred\n.jpg").write_bytes(photo)
+        result = run("scan", tmp_path, "--report", tmp_path / "page.html")
+        assert result.returncode == 0, result.stderr
+        (alert,) = result.stdout.splitlines()
+        assert {"caf\\xe9", "\\u001b[31mred\\u000a"} <= set(re.split(r"[ /]+", alert.replace(".jpg", "")))
+        assert "refused" in result.stderr
+        assert "\x1b" not in result.stderr
+
+    def test_a_file_larger_than_any_message_is_not_even_read(self, tmp_path: Path) -> None:
+        from damagewatch.cli.stream import record_of
+        from damagewatch.folders import photos_in
+        from damagewatch.settings import Settings
+
+        with (tmp_path / "huge.jpg").open("wb") as file:
+            file.truncate(1 << 40)
+        (huge,) = photos_in([tmp_path])
+        with pytest.raises(Refused) as told:
+            record_of(huge, Settings())
+        assert told.value.reason is Reason.PHOTO_TOO_LARGE
+
+    def test_one_that_cannot_be_read_does_not_end_a_scan(self, tmp_path: Path) -> None:
+        from damagewatch.folders import PhotoFile
+        from damagewatch.scan import open_scanner
+        from damagewatch.settings import Settings
+
+        gone = PhotoFile(tmp_path / "gone.jpg", "claim", "gone.jpg")
+        with open_scanner(Settings()) as (scanner, _, _):
+            (scanned,) = scanner.scan([gone])
+        assert isinstance(scanned.verdict, Refused)
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
+    """As `damagewatch settings | head -1`."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "damagewatch", "settings"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as program:
+        assert program.stdout is not None
+        assert program.stderr is not None
+        program.stdout.close()
+        told = program.stderr.read()
+        assert (program.wait(60), told) == (0, b"")

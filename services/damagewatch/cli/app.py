@@ -53,10 +53,6 @@ def main() -> None:
         app()
     except (KeyboardInterrupt, EOFError):
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`): no error. Keep the interpreter from flushing again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception as error:
         reason = explain(error)
         if reason is None or os.environ.get("DAMAGEWATCH_DEBUG"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from damagewatch.cli import output
 from damagewatch.cli.failure import Failure
-from damagewatch.domain import ClaimImage, Reason, Refused
+from damagewatch.domain import ClaimImage, Refused
 from damagewatch.folders import PhotoFile, photos_in
 from damagewatch.settings import Settings
 
@@ -61,7 +61,8 @@ class Looker:
 
         perception = Perception(self.models, self.settings.limits.limits())
         try:
-            image = ClaimImage(self.settings.tenant, file.claim_id, file.photo_id, self._content(file))
+            content = file.read(self.settings.limits.photo_bytes)
+            image = ClaimImage(self.settings.tenant, file.claim_id, file.photo_id, content)
             return perception.perceive(image)
         except Refused as refused:
             output.note(f"{file.path}: {refused.detail} ({refused.reason})")
@@ -72,16 +73,10 @@ class Looker:
         from damagewatch.vision.decode import decode
 
         try:
-            return decode(self._content(file), self.settings.limits.limits()).image
+            return decode(file.read(self.settings.limits.photo_bytes), self.settings.limits.limits()).image
         except Refused as refused:
             output.note(f"{file.path}: {refused.detail} ({refused.reason})")
             return None
-
-    def _content(self, file: PhotoFile) -> bytes:
-        size, most = file.path.stat().st_size, self.settings.limits.photo_bytes
-        if size > most:
-            raise Refused(Reason.PHOTO_TOO_LARGE, f"{size} bytes, at most {most} are taken", "fetch")
-        return file.path.read_bytes()
 
 
 def save_picture(path: Path, image: NDArray[np.uint8] | Any) -> None:

@@ -6,6 +6,8 @@ On a terminal tables are drawn; in a pipe they are lines of values with tabs bet
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -25,10 +27,24 @@ messages = Console(stderr=True, highlight=False, soft_wrap=True)
 """For people: notes, progress, errors."""
 
 
+_UNPRINTABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What steers a terminal, or breaks a line; and bytes of file names that are no text."""
+
+
+def printable(text: str) -> str:
+    """Names come from strangers: what would steer the terminal becomes `\\u001b`, in JSON as well as elsewhere."""
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def line(text: str) -> None:
-    """One line of data."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """One line of data. Ends the program, as a success, where nobody reads any more (`| head`)."""
+    try:
+        sys.stdout.write(printable(text) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Keep the interpreter from flushing again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
 
 
 def json_line(value: object) -> None:
@@ -43,7 +59,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
         for column in columns:
             drawn.add_column(column, overflow="fold")
         for row in rows:
-            drawn.add_row(*(Text(str(cell)) for cell in row))
+            drawn.add_row(*(Text(printable(str(cell))) for cell in row))
         Console().print(drawn)
         return
     line("\t".join(columns))
@@ -53,7 +69,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
 
 def note(text: str) -> None:
     """A word to the person at the terminal, on standard error."""
-    messages.print(Text(text))
+    messages.print(Text("\n".join(printable(part) for part in text.split("\n"))))
 
 
 def progress(unit: str = "photos") -> Progress:

@@ -13,7 +13,7 @@ from damagewatch.cli.failure import Failure
 from damagewatch.cli.parameters import Json
 from damagewatch.cli.telling import print_alert
 from damagewatch.domain import Alert, Refused
-from damagewatch.folders import PhotoFile, photos_in
+from damagewatch.folders import PhotoFile, name_of, photos_in
 from damagewatch.settings import Settings
 
 
@@ -104,7 +104,7 @@ def _claims(folder: Path) -> list[PhotoFile]:
         raise Failure(f"no such folder: {folder}", 2)
     top = folder.resolve()
     files = [
-        replace(file, claim_id=file.path.stem) if file.path.resolve().parent == top else file
+        replace(file, claim_id=name_of(file.path.stem)) if file.path.resolve().parent == top else file
         for file in photos_in([folder])
     ]
     if not files:

@@ -98,7 +98,11 @@ def record_of(
     *,
     by_reference: bool = False,
 ) -> OutgoingRecord:
-    """The record that carries a photo from a file."""
+    """The record that carries a photo from a file.
+
+    Raises:
+        Refused: the file cannot be read, or no message could hold it.
+    """
     from damagewatch.broker.record import OutgoingRecord
     from damagewatch.contracts import codec
 
@@ -106,7 +110,7 @@ def record_of(
         tenant=tenant or settings.tenant,
         claim_id=file.claim_id,
         photo_id=file.photo_id,
-        content=None if by_reference else file.path.read_bytes(),
+        content=None if by_reference else file.read(settings.kafka.max_message_bytes),
         uri=file.path.resolve().as_uri() if by_reference else None,
         received_at=datetime.now(UTC),
         attributes=attributes or {},
