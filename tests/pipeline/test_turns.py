@@ -14,6 +14,7 @@ from typing import cast
 from uuid import UUID
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,6 +43,8 @@ class MemoryIndex:
     """A `DamageIndex` that finds photos of the same motif (the same SHA-256) in other claims."""
 
     points: dict[UUID, Sighting] = field(default_factory=dict)
+    with_copies: bool = False
+    most_asked: int = 0
     widest: int = 0
     """The most that a search has asked for."""
 
@@ -72,7 +75,10 @@ class MemoryIndex:
         *,
         features: bool = True,
     ) -> list[list[Copy]]:
-        return [[] for _ in photos]
+        return [
+            [Copy(hit.sighting, True, 0, False) for hit in hits]
+            for hits in (self.search(photos, limit) if self.with_copies else [[] for _ in photos])
+        ]
 
     def erase(self, tenant: str, claim_id: str) -> int:
         raise NotImplementedError
@@ -269,9 +275,11 @@ def test_a_photo_of_an_older_topic_of_the_same_name_is_not_taken_for_one_to_come
     assert len(alerts_of([outcome])) == 1
 
 
-def test_leftovers_to_come_take_no_candidates_place() -> None:
-    index = MemoryIndex()
-    judging = Recognition(index, Calibration(), {}, Options(candidates=2))
+@pytest.mark.parametrize("with_copies", [False, True])
+def test_leftovers_to_come_take_no_candidates_place(with_copies: bool) -> None:
+    index = MemoryIndex(with_copies=with_copies)
+    options = Options(candidates=1, photos=2) if with_copies else Options(candidates=2)
+    judging = Recognition(index, Calibration(), {}, options)
     judging.remember([photo(0, offset, 0) for offset in range(9, 4, -1)])
     judging.remember([photo(0, 0, 0), photo(0, 1, 0), photo(0, 2, 0)])
     (outcome,) = judging([photo(0, 3, 0)], Positions({("topic", 0): 3}))
@@ -283,3 +291,12 @@ def test_a_stream_read_again_from_its_beginning_does_not_search_through_the_whol
     recognition(index).remember([photo(0, offset, 0) for offset in range(1, 3000)])
     recognition(index)([photo(0, 0, 0)], Positions({("topic", 0): 0}))
     assert index.widest < 2000
+
+
+def test_where_a_whole_topic_is_read_again_the_search_does_not_go_on_without_end() -> None:
+    index = MemoryIndex()
+    judging = recognition(index)
+    judging.remember([photo(0, offset, 0) for offset in range(3000)])
+    (outcome,) = judging([photo(0, 0, 0)], Positions({("topic", 0): 0}))
+    assert alerts_of([outcome]) == []
+    assert index.most_asked < 3000

@@ -17,6 +17,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from typing import TypeVar
 from uuid import UUID
 
 from damagewatch.domain import (
@@ -30,7 +32,7 @@ from damagewatch.domain import (
     Refused,
     Sighting,
 )
-from damagewatch.index.interface import Candidate, DamageIndex
+from damagewatch.index.interface import Candidate, Copy, DamageIndex
 from damagewatch.pipeline.intake import Seen
 from damagewatch.vision import decide
 from damagewatch.vision.calibration import Calibration
@@ -41,6 +43,11 @@ _RANK = {AlertKind.SIMILAR_DAMAGE: 0, AlertKind.SAME_DAMAGE: 1, AlertKind.DUPLIC
 
 _COPY = 2.0
 """Alike beyond any cosine: the photos' hashes agree."""
+
+_MOST_ASKED = 1024
+"""Answers to one search: more than the damages of all photos that a crash can leave ahead of us."""
+
+Hit = TypeVar("Hit", Candidate, Copy)
 
 _LEFTOVERS = 1000
 """Damages to come that a search looks past: a crash leaves fewer. A stream read again from its beginning has the
@@ -110,7 +117,7 @@ class Positions:
 
 
 class Recognition:
-    """Works on one batch at a time, from one thread."""
+    """Judges batches. Several threads may share it, each with `Positions` of its own."""
 
     def __init__(
         self,
@@ -216,34 +223,48 @@ class Recognition:
         for (perceived, origin), same in zip(photos, copies, strict=True):
             if positions is not None:
                 positions.advance(origin)
-            pairs = [
-                _Pair(perceived.sightings[0], copy.sighting, _COPY)
-                for copy in same
-                if positions is None or not positions.is_ahead(copy.sighting.origin)
-            ]
+            query, mirrored_hash = perceived.sightings[0], perceived.mirrored_hash
+            due = self._due(
+                same, self._options.photos, partial(self._copies, query, mirrored_hash), positions
+            )
+            pairs = [_Pair(query, copy.sighting, _COPY) for copy in due]
             for sighting in perceived.sightings:
-                due = self._due(sighting, next(answers), positions)
-                pairs.extend(_Pair(sighting, near.sighting, near.score) for near in due)
+                nearest = self._due(
+                    next(answers), self._options.candidates, partial(self._nearest, sighting), positions
+                )
+                pairs.extend(_Pair(sighting, near.sighting, near.score) for near in nearest)
             found.append(pairs)
         self._observe("search", time.perf_counter() - start)
         return found
 
     def _due(
-        self, query: Sighting, answer: Sequence[Candidate], positions: Positions | None
-    ) -> Sequence[Candidate]:
-        """The nearest whose turn is not still to come. Those ahead of us must not take the places of others:
+        self,
+        answer: Sequence[Hit],
+        wanted: int,
+        ask: Callable[[int], Sequence[Hit]],
+        positions: Positions | None,
+    ) -> Sequence[Hit]:
+        """The best whose turn is not still to come. Those ahead of us must not take the places of others:
         which ones there are depends on batches and crashes, and what is alerted must not.
+
+        Asks for more as often as needed, but not without end: where a whole topic is read again, all that is
+        remembered lies ahead, and finds us in its own turn.
         """
         if positions is None:
             return answer
-        asked = wanted = self._options.candidates
-        most = wanted + _LEFTOVERS
+        asked = wanted
         while True:
-            due = [near for near in answer if not positions.is_ahead(near.sighting.origin)]
-            if len(due) >= wanted or len(answer) < asked or asked == most:
+            due = [hit for hit in answer if not positions.is_ahead(hit.sighting.origin)]
+            if len(due) >= wanted or len(answer) < asked or asked >= _MOST_ASKED:
                 return due[:wanted]
-            asked = min(4 * asked, most)
-            answer = self._index.search([query], asked, features=False)[0]
+            asked *= 2
+            answer = ask(asked)
+
+    def _nearest(self, query: Sighting, limit: int) -> Sequence[Candidate]:
+        return self._index.search([query], limit, features=False)[0]
+
+    def _copies(self, photo: Sighting, mirrored_hash: int, limit: int) -> Sequence[Copy]:
+        return self._index.copies([photo], [mirrored_hash], limit, features=False)[0]
 
     def _chosen(self, pairs: Sequence[_Pair]) -> list[list[_Pair]]:
         """The most alike pairs of the most alike photos, by photo."""
