@@ -37,6 +37,8 @@ from damagewatch.vision.decode import check_pixel_limit
 log = structlog.stdlib.get_logger("damagewatch.matcher")
 
 WATCH_SECONDS = 15.0
+TIDY_SECONDS = 3600.0
+"""How often the index gives back the room of erased points: until then they are on the disk, unseen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +180,14 @@ def stop_on_signals() -> threading.Event:
 
 
 def _watch(index: DamageIndex, metrics: Metrics, health: Health, stop: threading.Event) -> None:
-    """Off the hot path: keeps the metric of the index's size current, and tells probes when we are to stop."""
+    """Off the hot path: measures and tidies the index, and tells probes when we are to stop."""
+    tidied = time.monotonic()
     while True:
         with suppress(DependencyDownError):
             metrics.index_points(index.count())
+            if time.monotonic() - tidied >= TIDY_SECONDS:
+                tidied = time.monotonic()
+                index.optimize()
         if stop.wait(WATCH_SECONDS):
             health.stop()
             return

@@ -1,0 +1,48 @@
+"""What the matcher does beside the stream."""
+
+from __future__ import annotations
+
+import threading
+from typing import cast
+
+import pytest
+
+from damagewatch.domain import DependencyDownError
+from damagewatch.index import DamageIndex
+from damagewatch.matcher import service
+from damagewatch.telemetry.health import Health
+from damagewatch.telemetry.metrics import Metrics
+
+
+class Index:
+    """Down at first; says when it was tidied."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.tidied = threading.Event()
+
+    def count(self) -> int:
+        self.asked += 1
+        if self.asked < 3:
+            raise DependencyDownError("index", "gone")
+        return 17
+
+    def optimize(self) -> None:
+        self.tidied.set()
+
+
+def test_the_index_is_measured_and_tidied_until_the_stop_which_probes_learn_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service, "WATCH_SECONDS", 0.001)
+    monkeypatch.setattr(service, "TIDY_SECONDS", 0.01)
+    index, metrics, health, stop = Index(), Metrics(), Health(60.0), threading.Event()
+    health.beat()
+    watching = threading.Thread(target=service._watch, args=(cast(DamageIndex, index), metrics, health, stop))
+    watching.start()
+    assert index.tidied.wait(10)
+    assert health.ready().ok
+    stop.set()
+    watching.join(10)
+    assert health.ready().reasons == ("stopping",)
+    assert metrics.registry.get_sample_value("damagewatch_index_points") == 17
