@@ -63,11 +63,6 @@ class Models:
         return self.manifest.calibration
 
     @property
-    def collection(self) -> str:
-        """The name of the embedder's vectors: they are worth nothing to another embedder."""
-        return self.manifest.embedder.version
-
-    @property
     def dimension(self) -> int:
         """Of the embedder's vectors."""
         return self.manifest.embedder.dimension
