@@ -449,7 +449,7 @@ def test_a_consumer_that_cannot_connect_is_tried_again() -> None:
     bench.consumer.failing = DependencyDownError("kafka", "gone")
     bench.steps(10)
     assert bench.processor.state is State.BACKING_OFF
-    assert world.now - bench.processor.last_poll < 1, "the loop lives, though Kafka does not"
+    assert len(bench.told("polled")) >= 9, "the loop lives, though Kafka does not"
     bench.consumer.failing = None
     bench.steps()
     assert world.values == world.log

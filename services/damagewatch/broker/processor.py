@@ -125,15 +125,6 @@ class StreamProcessor:
         """Why it is not running, in one line; empty while it is."""
         return self._detail
 
-    @property
-    def last_poll(self) -> float:
-        """When it last polled, on its clock (`time.monotonic`): the heartbeat for a liveness check.
-
-        While Kafka does not answer, a step may take the sum of a few timeouts; alive means younger than
-        `max_poll_interval`.
-        """
-        return self._last_poll
-
     def run(self, stop: threading.Event, drain_timeout: float = 20.0) -> None:
         """Steps until `stop` is set, then ends in good order within `drain_timeout` seconds.
 
@@ -345,7 +336,6 @@ class StreamProcessor:
         delay = ceiling * self._random_fraction()
         self._resume_at = self._clock() + delay
         self._state, self._detail = State.BACKING_OFF, detail
-        _log.warning("paused for %.1f s: %s", delay, detail)
         self._observer.paused(detail, delay)
 
     def _tripped(self) -> bool:
@@ -354,7 +344,6 @@ class StreamProcessor:
         self._abandon()
         self._consumer.pause()
         self._state, self._detail = State.TRIPPED, self._breaker.tripped
-        _log.error("stopped taking records until restarted: %s", self._detail)
         self._observer.paused(self._detail, math.inf)
         return True
 

@@ -79,14 +79,15 @@ class StreamTelemetry:
 
     def paused(self, detail: str, seconds: float) -> None:
         """See `Observer`. A pause that is prolonged counts once."""
-        if not self._paused:
-            self._metrics.paused(True, self._consumer)
-            again = f"trying again in {seconds:.1f} s" if math.isfinite(seconds) else "until restarted"
-            log.warning("paused (%s): %s", again, detail)
-        self._paused = True
-        self._health.problem(self._problem, detail)
         if math.isinf(seconds):
             self._health.trip(detail)
+            log.error("no records are taken until restarted: %s", detail)
+        elif not self._paused:
+            log.warning("paused, trying again in %.1f s: %s", seconds, detail)
+        if not self._paused:
+            self._metrics.paused(True, self._consumer)
+        self._paused = True
+        self._health.problem(self._problem, detail)
 
     def resumed(self) -> None:
         """See `Observer`."""
