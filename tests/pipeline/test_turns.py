@@ -44,7 +44,6 @@ class MemoryIndex:
 
     points: dict[UUID, Sighting] = field(default_factory=dict)
     with_copies: bool = False
-    most_asked: int = 0
     widest: int = 0
     """The most that a search has asked for."""
 
@@ -291,12 +290,3 @@ def test_a_stream_read_again_from_its_beginning_does_not_search_through_the_whol
     recognition(index).remember([photo(0, offset, 0) for offset in range(1, 3000)])
     recognition(index)([photo(0, 0, 0)], Positions({("topic", 0): 0}))
     assert index.widest < 2000
-
-
-def test_where_a_whole_topic_is_read_again_the_search_does_not_go_on_without_end() -> None:
-    index = MemoryIndex()
-    judging = recognition(index)
-    judging.remember([photo(0, offset, 0) for offset in range(3000)])
-    (outcome,) = judging([photo(0, 0, 0)], Positions({("topic", 0): 0}))
-    assert alerts_of([outcome]) == []
-    assert index.most_asked < 3000

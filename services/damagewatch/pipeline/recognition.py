@@ -44,9 +44,6 @@ _RANK = {AlertKind.SIMILAR_DAMAGE: 0, AlertKind.SAME_DAMAGE: 1, AlertKind.DUPLIC
 _COPY = 2.0
 """Alike beyond any cosine: the photos' hashes agree."""
 
-_MOST_ASKED = 1024
-"""Answers to one search: more than the damages of all photos that a crash can leave ahead of us."""
-
 Hit = TypeVar("Hit", Candidate, Copy)
 
 _LEFTOVERS = 1000
@@ -252,12 +249,12 @@ class Recognition:
         """
         if positions is None:
             return answer
-        asked = wanted
+        asked, most = wanted, wanted + _LEFTOVERS
         while True:
             due = [hit for hit in answer if not positions.is_ahead(hit.sighting.origin)]
-            if len(due) >= wanted or len(answer) < asked or asked >= _MOST_ASKED:
+            if len(due) >= wanted or len(answer) < asked or asked == most:
                 return due[:wanted]
-            asked *= 2
+            asked = min(4 * asked, most)
             answer = ask(asked)
 
     def _nearest(self, query: Sighting, limit: int) -> Sequence[Candidate]:
