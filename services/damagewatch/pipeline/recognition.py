@@ -38,9 +38,6 @@ from damagewatch.vision import decide
 from damagewatch.vision.calibration import Calibration
 from damagewatch.vision.perceive import Perceived
 
-_RANK = {AlertKind.SIMILAR_DAMAGE: 0, AlertKind.SAME_DAMAGE: 1, AlertKind.DUPLICATE_PHOTO: 2}
-
-
 _COPY = 2.0
 """Alike beyond any cosine: the photos' hashes agree."""
 
@@ -66,9 +63,9 @@ class Options:
 
     candidates: int = 20
     """Nearest damages that the index returns for each damage."""
-    photos: int = 8
+    photos: int = 20
     """Photos among them that are verified."""
-    pairs: int = 2
+    pairs: int = 3
     """Pairs of damages that are verified for each of these photos."""
     similar_damage: bool = False
     """Whether SIMILAR_DAMAGE is alerted."""
@@ -287,14 +284,13 @@ class Recognition:
         self, perceived: Perceived, pairs: Sequence[_Pair], known: Mapping[UUID, Sighting]
     ) -> Match | None:
         """The most telling pair of damages of two photos."""
-        matches = [
+        return decide.most_telling(
             match
             for pair in pairs
             if (candidate := known.get(pair.candidate.damage.damage_id)) is not None  # erased meanwhile
             and (match := decide.judge(pair.query, candidate, self._calibration, perceived.mirrored))
             and (match.kind is not AlertKind.SIMILAR_DAMAGE or self._options.similar_damage)
-        ]
-        return max(matches, key=lambda match: (_RANK[match.kind], match.probability), default=None)
+        )
 
     def _alert(self, match: Match, now: datetime) -> Alert:
         return Alert(
