@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from damagewatch.domain import AlertKind, Box, LocalFeatures, Sighting, Signals
+from damagewatch.domain import AlertKind, Box, LocalFeatures, Match, Sighting, Signals
 from damagewatch.vision.calibration import FEATURES, Calibration, Thresholds, features
-from damagewatch.vision.decide import judge
+from damagewatch.vision.decide import judge, most_telling
 from damagewatch.vision.verify import mirrored, verify
 
 from . import pictures, sightings
@@ -124,6 +124,22 @@ def test_a_damage_needs_matches_on_it() -> None:
 
 def _outside(features: LocalFeatures, half: tuple[int, int]) -> np.ndarray:
     return np.asarray((np.abs(features.points - (320, 240)) >= half).any(axis=1))
+
+
+def test_of_two_photos_the_kind_tells_more_than_the_probability() -> None:
+    photo = sightings.whole(IMAGE, sightings.features(0))
+    signals = Signals(0.0, 0, 0, 0.0, 0.0, 0.0, 0)
+    copy, likely, unlikely = (
+        Match(photo, photo, kind, False, probability, signals)
+        for kind, probability in (
+            (AlertKind.DUPLICATE_PHOTO, 0.7),
+            (AlertKind.SAME_DAMAGE, 0.99),
+            (AlertKind.SAME_DAMAGE, 0.8),
+        )
+    )
+    assert most_telling([unlikely, likely]) is likely
+    assert most_telling([unlikely, copy, likely]) is copy
+    assert most_telling([]) is None
 
 
 def test_similar_damages_only_on_request() -> None:

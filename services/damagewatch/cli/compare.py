@@ -83,14 +83,13 @@ def compare(
 
 
 def _best_match(one: Perceived, two: Perceived, calibration: Calibration) -> Match | None:
-    from damagewatch.vision.decide import judge
+    from damagewatch.vision.decide import judge, most_telling
 
-    matches = [
+    return most_telling(
         match
         for query, candidate in itertools.product(one.sightings, two.sightings)
         if (match := judge(query, candidate, calibration, one.mirrored)) is not None
-    ]
-    return max(matches, key=lambda match: match.probability, default=None)
+    )
 
 
 def _most_alike(

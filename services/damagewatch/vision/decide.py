@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,8 @@ MIN_FOCUS_INLIERS = 6
 MIN_WHOLE_ALIGNMENT = 0.55
 """Of two whole photos: cars in front of one background share hundreds of inliers, and little else."""
 MAX_POINTS = 200
+
+_RANK = {AlertKind.SIMILAR_DAMAGE: 0, AlertKind.SAME_DAMAGE: 1, AlertKind.DUPLICATE_PHOTO: 2}
 
 _MOST = 0.5
 """Share of its photo that a window covers to speak for the photo."""
@@ -76,6 +78,11 @@ def judge(
     turned = _judge(mirrored(query), match, calibration, True)
     # Who reads the match looks at the photo as it is.
     return replace(turned, query=query) if turned is not None else found
+
+
+def most_telling(matches: Iterable[Match]) -> Match | None:
+    """Of the matches between two photos the one that is told: by kind, then by probability."""
+    return max(matches, key=lambda match: (_RANK[match.kind], match.probability), default=None)
 
 
 def _judge(query: Sighting, match: Sighting, calibration: Calibration, mirrored: bool) -> Match | None:
