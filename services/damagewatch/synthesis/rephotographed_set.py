@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from damagewatch.domain import AlertKind, Refused
+from damagewatch.folders import photos_in
 from damagewatch.synthesis.expectations import DemoPhoto, DemoSet, ExpectedAlert, ExpectedRejection
 from damagewatch.synthesis.rephotograph import Image, rephotograph
 from damagewatch.vision.decode import decode
 from damagewatch.vision.formats import Limits, read_header
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 KINDS = frozenset({AlertKind.SAME_DAMAGE, AlertKind.DUPLICATE_PHOTO})
 """A tame second photograph is as good as a copy."""
 SMALLEST_SIDE = 64
@@ -30,7 +30,7 @@ def rephotographed_set(
     Other alerts than the planted ones are not false: a folder of photos may hold real repeats.
 
     Args:
-        photos: Searched in depth for JPEG, PNG and WebP files, by name; hidden files are passed over.
+        photos: Searched in depth, as by `folders.photos_in`.
         directory: Made where missing. Photos in it are passed over, where it lies below `photos`.
         seed: Of the choice and of the new photographs. The same seed and files give the same set.
         share: Of the readable photos, 0 to 1; at least one where there is one and the share is not 0.
@@ -49,7 +49,7 @@ def rephotographed_set(
         for number, path in enumerate(_photos_below(photos, directory), start=1)
     ]
     if not found:
-        raise FileNotFoundError(f"no photos ({', '.join(sorted(SUFFIXES))}) in {photos}")
+        raise FileNotFoundError(f"no photos in {photos}")
     rejections = tuple(_refusals(found))
     refused = {rejection.photo for rejection in rejections}
     good = [photo for photo in found if photo.key not in refused]
@@ -79,12 +79,10 @@ def rephotographed_set(
 
 
 def _photos_below(folder: Path, but: Path) -> Iterator[Path]:
-    """In the order of their names; what an earlier run wrote (`but`) is no photo of the folder."""
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        written = path.is_relative_to(but) and but != folder
-        if path.suffix.lower() in SUFFIXES and not hidden and not written and path.is_file():
-            yield path
+    """In the order of their paths; what an earlier run wrote (`but`) is no photo of the folder."""
+    for photo in photos_in([folder]):
+        if but == folder or not photo.path.is_relative_to(but):
+            yield photo.path
 
 
 def _refusals(photos: Sequence[DemoPhoto]) -> Iterator[ExpectedRejection]:
