@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+import time
 from typing import cast
 
 import pytest
@@ -46,3 +49,21 @@ def test_the_index_is_measured_and_tidied_until_the_stop_which_probes_learn_of(
     watching.join(10)
     assert health.ready().reasons == ("stopping",)
     assert metrics.registry.get_sample_value("damagewatch_index_points") == 17
+
+
+STUCK = """
+import time
+from damagewatch.matcher.service import end_within
+from damagewatch.pipeline.parallel import ParallelStage
+
+stage = ParallelStage(time.sleep, threads=1, max_items=1, max_bytes=1, size_of=lambda _: 1)
+stage.submit(60)
+stage.terminate()
+end_within(0.2, 7)
+"""
+
+
+def test_work_that_was_given_up_does_not_hold_up_the_end() -> None:
+    began = time.monotonic()
+    assert subprocess.run([sys.executable, "-c", STUCK], timeout=50, check=False).returncode == 7
+    assert time.monotonic() - began < 40

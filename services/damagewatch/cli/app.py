@@ -55,7 +55,12 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         reason = explain(error)
-        if reason is None or os.environ.get("DAMAGEWATCH_DEBUG"):
+        if reason is None or _debugging():
             raise
         note(f"damagewatch: {reason}")
         sys.exit(code_of(error))
+
+
+def _debugging() -> bool:
+    """DAMAGEWATCH_DEBUG by itself: the other settings may be what is wrong."""
+    return os.environ.get("DAMAGEWATCH_DEBUG", "").lower() in {"1", "true", "t", "yes", "y", "on"}

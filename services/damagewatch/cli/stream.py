@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 PANEL = "The stream"
 SEEN_IDS = 1_000_000
 """Alert ids that are remembered, to drop doubled ones."""
+LAST_SECONDS = 3.0
+"""For the last words of a matcher that has ended; then nothing is waited for any more."""
 
 
 def register(app: typer.Typer) -> None:
@@ -134,12 +136,17 @@ def matcher() -> None:
 
       DAMAGEWATCH_KAFKA__BOOTSTRAP_SERVERS=kafka:9092 damagewatch matcher
     """
-    from damagewatch.matcher.service import run, stop_on_signals
+    from damagewatch.matcher.service import end_within, run, stop_on_signals
     from damagewatch.telemetry import logs
 
     settings = Settings()
     logs.configure(settings.telemetry.log_level, settings.telemetry.log_format)
-    run(settings, stop_on_signals())
+    try:
+        run(settings, stop_on_signals())
+    except BaseException:
+        end_within(LAST_SECONDS, code=1)
+        raise
+    end_within(LAST_SECONDS, code=0)
 
 
 def alerts(

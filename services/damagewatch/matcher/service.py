@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -177,6 +178,16 @@ def stop_on_signals() -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     return stop
+
+
+def end_within(seconds: float, code: int) -> None:
+    """Sees to it that the process, which has nothing left to do, ends by then with this exit code.
+
+    Work that was given up may hang on a thread, in a store that does not answer; the interpreter waits for it.
+    """
+    timer = threading.Timer(seconds, os._exit, (code,))
+    timer.daemon = True
+    timer.start()
 
 
 def _watch(index: DamageIndex, metrics: Metrics, health: Health, stop: threading.Event) -> None:
