@@ -9,7 +9,7 @@ from damagewatch.index import DamageIndex, collection_name
 from damagewatch.pipeline.intake import Intake
 from damagewatch.pipeline.recognition import Options, Recognition
 from damagewatch.pipeline.references import References
-from damagewatch.settings import Settings
+from damagewatch.settings import PREFIX, SEPARATOR, SettingError, Settings
 from damagewatch.vision.models import Models
 from damagewatch.vision.perceive import Perception
 
@@ -54,15 +54,34 @@ def open_index(settings: Settings, models: Models) -> DamageIndex:
     )
 
 
+def open_evidence(settings: Settings) -> EvidenceStore:
+    """The folder or object store of `DAMAGEWATCH_EVIDENCE__URL`.
+
+    Raises:
+        SettingError: no store of that kind is known or installed.
+    """
+    try:
+        return EvidenceStore(settings.evidence.url)
+    except ValueError as error:
+        raise SettingError(f"{PREFIX}EVIDENCE{SEPARATOR}URL: {error}") from None
+
+
 def make_intake(
     settings: Settings, models: Models, evidence: EvidenceStore, observe: Observe = ignore
 ) -> Intake:
-    """What happens to one photo."""
-    references = References(
-        settings.references.allowed,
-        max_bytes=settings.limits.photo_bytes,
-        timeout=settings.references.timeout,
-    )
+    """What happens to one photo.
+
+    Raises:
+        SettingError: a prefix that photos may be fetched from is malformed, or needs what is not installed.
+    """
+    try:
+        references = References(
+            settings.references.allowed,
+            max_bytes=settings.limits.photo_bytes,
+            timeout=settings.references.timeout,
+        )
+    except ValueError as error:
+        raise SettingError(f"{PREFIX}REFERENCES{SEPARATOR}ALLOWED: {error}") from None
     return Intake(Perception(models, settings.limits.limits(), observe), evidence, references.fetch)
 
 
@@ -72,7 +91,7 @@ def make_recognition(
     """What happens to a batch of photos.
 
     Raises:
-        ValueError: similar damages are wanted, and no threshold says from which cosine on.
+        SettingError: similar damages are wanted, and no threshold says from which cosine on.
     """
     calibration = models.calibration.model_copy(
         update={"thresholds": settings.alerting.thresholds(models.calibration.thresholds)}

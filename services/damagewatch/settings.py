@@ -50,6 +50,10 @@ _SERVICE_LINK: Final = re.compile(
 )
 
 
+class SettingError(ValueError):
+    """A setting that cannot work here, told with the name of its variable."""
+
+
 def _split(value: object) -> object:
     """Comma-separated text becomes its parts."""
     return (
@@ -390,11 +394,11 @@ class Alerting(Group):
         """The manifest's thresholds with the operator's in their place.
 
         Raises:
-            ValueError: similar damages are wanted, and nobody says from which cosine on.
+            SettingError: similar damages are wanted, and nobody says from which cosine on.
         """
         cosine = self.similar_damage_cosine or measured.similar_damage
         if self.similar_damage and cosine is None:
-            raise ValueError(
+            raise SettingError(
                 f"{PREFIX}ALERTING{SEPARATOR}SIMILAR_DAMAGE_COSINE: must be set, since the models' manifest "
                 "has no threshold for similar damages"
             )

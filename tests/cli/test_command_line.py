@@ -176,6 +176,9 @@ def test_rephotograph_repeats_itself(claims: Path, tmp_path: Path) -> None:
         (["alerts", "--since", "yesterday"], {}, 2, "--since"),
         (["settings"], {"DAMAGEWATCH_ONNX__THREADS": "many"}, 2, "DAMAGEWATCH_ONNX__THREADS"),
         (["settings"], {"DAMAGEWATCH_KAFKA__BOOTSTRAP_SERVER": "x"}, 2, "BOOTSTRAP_SERVERS"),
+        (["matcher"], {"DAMAGEWATCH_EVIDENCE__URL": "foo://x"}, 2, "DAMAGEWATCH_EVIDENCE__URL"),
+        (["scan", "."], {"DAMAGEWATCH_REFERENCES__ALLOWED": "photos"}, 2, "DAMAGEWATCH_REFERENCES__ALLOWED"),
+        (["scan", "."], {"DAMAGEWATCH_ALERTING__SIMILAR_DAMAGE": "true"}, 2, "SIMILAR_DAMAGE_COSINE"),
         (["models", "verify"], {"DAMAGEWATCH_MODELS__DIRECTORY": "/nowhere"}, 1, "/nowhere"),
         (["kafka", "status", "--directory", "/nowhere"], {}, 1, "/nowhere"),
         (
@@ -190,9 +193,17 @@ def test_rephotograph_repeats_itself(claims: Path, tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_told_in_words(
-    arguments: list[str], environment: dict[str, str], code: int, told: str
+    arguments: list[str],
+    environment: dict[str, str],
+    code: int,
+    told: str,
+    claims: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    result = run(*arguments, **environment)
+    monkeypatch.chdir(claims)
+    elsewhere = {"DAMAGEWATCH_INDEX__PATH": str(tmp_path / "index"), "DAMAGEWATCH_TELEMETRY__PORT": "0"}
+    result = run(*arguments, **(elsewhere | environment))
     assert result.returncode == code, result.stderr
     assert told in result.stderr
     assert "Traceback" not in result.stderr

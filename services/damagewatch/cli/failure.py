@@ -5,7 +5,9 @@ from __future__ import annotations
 from kafka.errors import KafkaError
 from pydantic import ValidationError
 
+from damagewatch.broker.errors import FencedError
 from damagewatch.domain import DependencyDownError, Refused
+from damagewatch.settings import SettingError
 
 
 class Failure(Exception):
@@ -29,7 +31,7 @@ def explain(error: Exception) -> str | None:
             return f"Kafka: {error} (is it up, and is DAMAGEWATCH_KAFKA__BOOTSTRAP_SERVERS right?)"
         case OSError() if error.strerror:
             return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-        case Failure() | ModelRefusedError() | OSError():
+        case Failure() | ModelRefusedError() | FencedError() | SettingError() | OSError():
             return str(error)
         case ValidationError():
             from damagewatch.settings import describe_errors
@@ -43,4 +45,4 @@ def code_of(error: Exception) -> int:
     """The exit code: wrong settings are wrong usage."""
     if isinstance(error, Failure):
         return error.code
-    return 2 if isinstance(error, ValidationError) else 1
+    return 2 if isinstance(error, ValidationError | SettingError) else 1

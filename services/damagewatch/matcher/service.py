@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import structlog
 
 import damagewatch
-from damagewatch.assembly import load_models, make_intake, make_recognition, open_index
+from damagewatch.assembly import load_models, make_intake, make_recognition, open_evidence, open_index
 from damagewatch.broker.consumer import GroupConsumer
 from damagewatch.broker.deadletter import Breaker, DeadLetters
 from damagewatch.broker.options import KafkaOptions
@@ -28,7 +28,7 @@ from damagewatch.index import DamageIndex
 from damagewatch.matcher.outputs import TopicOutputs
 from damagewatch.matcher.strategy import Bounds, Done, MatcherStrategy
 from damagewatch.pipeline.recognition import Decided
-from damagewatch.settings import Settings
+from damagewatch.settings import SettingError, Settings
 from damagewatch.telemetry.health import Health
 from damagewatch.telemetry.metrics import Metrics
 from damagewatch.telemetry.server import TelemetryServer
@@ -62,6 +62,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
 
     Raises:
         ModelRefusedError: a model does not fit its manifest.
+        SettingError: a setting that only shows to be wrong when it is used.
         DependencyDownError: another process holds the index's folder.
         FencedError: another matcher of the same name has started.
         OSError: the telemetry port cannot be listened on.
@@ -72,12 +73,15 @@ def run(settings: Settings, stop: threading.Event) -> None:
         telemetry = closing.enter_context(
             TelemetryServer(health, metrics.registry, settings.telemetry.host, settings.telemetry.port)
         )
-        check_pixel_limit(settings.limits.limits())
+        try:
+            check_pixel_limit(settings.limits.limits())
+        except RuntimeError as error:
+            raise SettingError(str(error)) from None
         models = load_models(settings)
         metrics.models(models.versions)
         index = open_index(settings, models)
         closing.callback(index.close)
-        evidence = EvidenceStore(settings.evidence.url)
+        evidence = open_evidence(settings)
         dead_letters = DeadLetters(settings.kafka.topics.dead_letters, version)
         outputs = TopicOutputs(
             detections=settings.kafka.topics.detections,
