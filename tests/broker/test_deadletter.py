@@ -25,10 +25,12 @@ RECORD = Record(
 
 def test_a_dead_letter_says_why_and_whence_but_holds_no_photo() -> None:
     letter = DeadLetters("dlq", "1.2.3").of(
-        RECORD, Refused(Reason.NOT_AN_IMAGE, "starts with\nno picture", "decode"), headers=(("a", b"b"),)
+        RECORD,
+        Refused(Reason.NOT_AN_IMAGE, "starts with\nno picture", "decode"),
+        (b"a message", (("a", b"b"),)),
     )
     told = dict(letter.headers)
-    assert (letter.topic, letter.key, letter.value) == ("dlq", b"claim-7", b"")
+    assert (letter.topic, letter.key, letter.value) == ("dlq", b"claim-7", b"a message")
     assert told == {
         "a": b"b",
         "dlq-reason": b"not_an_image",

@@ -30,21 +30,29 @@ _MAX_KEY = 1024
 _MAX_CONTENT_TYPE = 200
 
 
+Message = tuple[bytes, Headers]
+"""A small value about a record, and the headers that say what it is."""
+
+
+def _empty(_record: Record, _refused: Refused) -> Message:
+    return b"", ()
+
+
 @dataclass(frozen=True, slots=True)
 class DeadLetters:
-    """Writes dead letters for `topic`, signed with our `version`."""
+    """Writes dead letters for `topic`, signed with our `version`; `message` makes the value of one."""
 
     topic: str
     version: str
+    message: Callable[[Record, Refused], Message] = _empty
 
-    def of(
-        self, record: Record, refused: Refused, value: bytes = b"", headers: Headers = ()
-    ) -> OutgoingRecord:
+    def of(self, record: Record, refused: Refused, message: Message | None = None) -> OutgoingRecord:
         """The dead letter of a record: why, where it lies, and its checksum, but never the photo.
 
-        Key: the record's own (cut at 1 kB), so that the letters of a claim lie together. `value` is a small
-        message about it, `headers` say what that is. Header values are UTF-8 text, numbers in decimal.
+        Key: the record's own (cut at 1 kB), so that the letters of a claim lie together. Header values are
+        UTF-8 text, numbers in decimal. A `message` is given where more is known than the record tells.
         """
+        value, headers = message or self.message(record, refused)
         content_type = (record.header("content-type") or b"")[:_MAX_CONTENT_TYPE]
         told = {
             REASON: refused.reason.value,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from damagewatch.broker.deadletter import DeadLetters
+from damagewatch.broker.deadletter import DeadLetters, Message
 from damagewatch.broker.record import OutgoingRecord, Record
 from damagewatch.contracts import codec
 from damagewatch.domain import Alert, ClaimImage, Detections, Erasure, Refused, sha256_of
@@ -24,7 +24,8 @@ class TopicOutputs:
         """See `damagewatch.matcher.strategy.Outputs`."""
         match done.verdict:
             case Refused() as refused:
-                return (self._dead_letter(done.record, refused, done.image),)
+                message = _letter(done.record, refused, self._dead_letters.version, done.image)
+                return (self._dead_letters.of(done.record, refused, message),)
             case Erasure() as receipt:
                 return (_record(self._detections, receipt.claim_id, receipt),)
             case decided:
@@ -34,23 +35,29 @@ class TopicOutputs:
                     *(_record(self._alerts, alert.query.claim_id, alert) for alert in decided.alerts),
                 )
 
-    def _dead_letter(self, record: Record, refused: Refused, image: ClaimImage | None) -> OutgoingRecord:
-        letter = codec.DeadLetter(
-            reason=refused.reason,
-            detail=refused.detail,
-            stage=refused.stage,
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            sha256=sha256_of(record.value) if record.value is not None else "",
-            size=len(record.value or b""),
-            version=self._dead_letters.version,
-            refused_at=datetime.now(UTC),
-            tenant=image.tenant if image else "",
-            claim_id=image.claim_id if image else "",
-            photo_id=image.photo_id if image else "",
-        )
-        return self._dead_letters.of(record, refused, codec.encode(letter), tuple(codec.headers_of(letter)))
+
+def dead_letters(topic: str, version: str) -> DeadLetters:
+    """Dead letters whose value is the DeadLetter message, also of records that never came into the pipeline."""
+    return DeadLetters(topic, version, lambda record, refused: _letter(record, refused, version))
+
+
+def _letter(record: Record, refused: Refused, version: str, image: ClaimImage | None = None) -> Message:
+    letter = codec.DeadLetter(
+        reason=refused.reason,
+        detail=refused.detail,
+        stage=refused.stage,
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        sha256=sha256_of(record.value) if record.value is not None else "",
+        size=len(record.value or b""),
+        version=version,
+        refused_at=datetime.now(UTC),
+        tenant=image.tenant if image else "",
+        claim_id=image.claim_id if image else "",
+        photo_id=image.photo_id if image else "",
+    )
+    return codec.encode(letter), tuple(codec.headers_of(letter))
 
 
 def _record(topic: str, claim_id: str, value: Detections | Alert | Erasure) -> OutgoingRecord:

@@ -17,7 +17,7 @@ import structlog
 import damagewatch
 from damagewatch.assembly import load_models, make_intake, make_recognition, open_evidence, open_index
 from damagewatch.broker.consumer import GroupConsumer
-from damagewatch.broker.deadletter import Breaker, DeadLetters
+from damagewatch.broker.deadletter import Breaker
 from damagewatch.broker.options import KafkaOptions
 from damagewatch.broker.processor import StreamProcessor
 from damagewatch.broker.record import OutgoingRecord
@@ -25,7 +25,7 @@ from damagewatch.broker.transaction import TransactionSession
 from damagewatch.domain import DependencyDownError, Erasure
 from damagewatch.evidence import EvidenceStore
 from damagewatch.index import DamageIndex
-from damagewatch.matcher.outputs import TopicOutputs
+from damagewatch.matcher.outputs import TopicOutputs, dead_letters
 from damagewatch.matcher.strategy import Bounds, Done, MatcherStrategy
 from damagewatch.pipeline.recognition import Decided
 from damagewatch.settings import SettingError, Settings
@@ -82,11 +82,11 @@ def run(settings: Settings, stop: threading.Event) -> None:
         index = open_index(settings, models)
         closing.callback(index.close)
         evidence = open_evidence(settings)
-        dead_letters = DeadLetters(settings.kafka.topics.dead_letters, version)
+        letters = dead_letters(settings.kafka.topics.dead_letters, version)
         outputs = TopicOutputs(
             detections=settings.kafka.topics.detections,
             alerts=settings.kafka.topics.alerts,
-            dead_letters=dead_letters,
+            dead_letters=letters,
         )
         intake = make_intake(settings, models, evidence, metrics.stage)
         recognition = make_recognition(settings, models, index, metrics.stage)
@@ -126,7 +126,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
                 consumer,
                 make_strategy,
                 lambda: TransactionSession(options),
-                dead_letters=dead_letters,
+                dead_letters=letters,
                 breaker=breaker,
                 observer=StreamTelemetry(metrics, health, options.worker),
             ).run(stop, settings.matcher.drain_timeout)
