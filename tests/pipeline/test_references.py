@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import http.server
 import ipaddress
 import os
@@ -462,6 +463,20 @@ def test_an_object_store_that_fails_or_hangs_is_down(
     with pytest.raises(DependencyDownError, match=f"references: memory://{bucket}"):
         fetcher.fetch(f"memory://{bucket}/photos/claim 1/a.jpg")
     released.set()
+
+
+def test_an_empty_object_is_an_empty_photo_and_no_store_that_is_down(
+    monkeypatch: pytest.MonkeyPatch, bucket: str
+) -> None:
+    def refuses(*_: object, **__: object) -> bytes:
+        raise OSError(errno.EINVAL, "InvalidRange")
+
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.cat_file", refuses)
+    fetcher = References([f"memory://{bucket}/photos"])
+    fsspec.filesystem("memory").pipe_file(f"{bucket}/photos/empty.jpg", b"")
+    assert fetcher.fetch(f"memory://{bucket}/photos/empty.jpg") == b""
+    with pytest.raises(DependencyDownError, match="InvalidRange"):
+        fetcher.fetch(f"memory://{bucket}/photos/claim 1/a.jpg")
 
 
 def test_a_store_whose_package_is_missing_is_named_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

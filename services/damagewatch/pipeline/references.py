@@ -155,7 +155,12 @@ class References:
         filesystem = fsspec.filesystem(place.scheme)
 
         def read() -> bytes:
-            content: bytes = filesystem.cat_file(path, start=0, end=self._max_bytes + 1)
+            try:
+                content: bytes = filesystem.cat_file(path, start=0, end=self._max_bytes + 1)
+            except OSError:
+                if filesystem.size(path) == 0:  # of nothing, no store gives a range
+                    return b""
+                raise
             return content
 
         try:
