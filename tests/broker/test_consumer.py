@@ -32,6 +32,7 @@ class Client:
         self.position = 0
         self.paused: set[Any] = set()
         self.listener: Any = None
+        self._coordinator = SimpleNamespace(_heartbeat_enabled=True)
         self._cluster = SimpleNamespace(partitions_for_topic=lambda _: {0}, topic_id=lambda _: "id")
 
     def subscribe(self, topics: list[str], listener: Any) -> None:

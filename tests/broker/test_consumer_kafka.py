@@ -11,6 +11,7 @@ from broker_stream import Stream
 
 from damagewatch.broker.consumer import GroupConsumer
 from damagewatch.broker.development import DevelopmentKafka
+from damagewatch.broker.errors import FencedError
 from damagewatch.broker.options import KafkaOptions
 from damagewatch.broker.record import Partition, Processed, Record
 from damagewatch.broker.topics import TopicSpec
@@ -218,3 +219,15 @@ def spoil(data: Path, topic: str, value: bytes) -> None:
                 file.write(bytes([value[0] ^ 1]))
             return
     raise AssertionError("the record is not in the broker's files")
+
+
+def test_who_was_replaced_is_told_even_on_an_idle_stream(
+    stream: Stream, member: Callable[[KafkaOptions], GroupConsumer]
+) -> None:
+    replaced, successor = member(stream.options), member(stream.options)
+    poll_until(lambda: bool(replaced.starts), replaced)
+    poll_until(lambda: bool(successor.starts), successor)
+    with pytest.raises(FencedError):
+        poll_until(lambda: False, successor, replaced)
+    replaced.close(1, leave=False)
+    poll_until(lambda: successor.membership is not None, successor)

@@ -27,7 +27,7 @@ from kafka.errors import (
 )
 from kafka.structs import MemberState
 
-from damagewatch.broker.errors import sorted_out
+from damagewatch.broker.errors import FencedError, sorted_out
 from damagewatch.broker.options import KafkaOptions
 from damagewatch.broker.record import Partition, Record
 from damagewatch.broker.transaction import Membership
@@ -37,6 +37,8 @@ _log = logging.getLogger(__name__)
 
 _REWIND_WAIT = 1.0
 _PROBE_MS = 5000
+_SILENT = 1.0
+"""Seconds within which a member of a stable group begins with its heartbeats, at the latest."""
 _PROBE_MOST = 100
 """Unreadable records that are looked for at once: the poll thread waits meanwhile."""
 
@@ -70,6 +72,7 @@ class GroupConsumer:
         self._tokens = itertools.count(1)
         self._leases: dict[Partition, int] = {}
         self._membership: Membership | None = None
+        self._silent_since: float | None = None
         self._subscribed = False
         self._held = False
         self._rewind_due = False
@@ -120,6 +123,7 @@ class GroupConsumer:
             self._recover(error)
             return []
         self._membership = self._current_membership()
+        self._check_replaced()
         if (rebalances := self._listener.rebalances) != self._rebalances:
             self._rebalances = rebalances
             self._new_leases()
@@ -254,6 +258,18 @@ class GroupConsumer:
         if now.state != MemberState.STABLE or now.generation_id <= 0 or not now.member_id:
             return None
         return Membership(now.group_id, now.generation_id, now.member_id, now.group_instance_id)
+
+    def _check_replaced(self) -> None:
+        """Tells that another worker has our name. kafka-python then stops its heartbeats, and `poll` goes on as
+        if we were still a member: an idle stream would never learn of it.
+        """
+        if self._membership is None or self._consumer._coordinator._heartbeat_enabled:
+            self._silent_since = None
+            return
+        now = time.monotonic()
+        self._silent_since = now if self._silent_since is None else self._silent_since
+        if now - self._silent_since > _SILENT:
+            raise FencedError("another worker has taken this worker's place in the group")
 
     def _new_leases(self) -> None:
         self._leases = {source: next(self._tokens) for source in sorted(self._listener.assigned)}
