@@ -15,7 +15,6 @@ from damagewatch.settings import Settings
 from damagewatch.synthesis.expectations import Pair
 from damagewatch.vision import decide
 from damagewatch.vision.perceive import Perception
-from damagewatch.vision.verify import verify
 
 from .outcome import Outcome, read
 from .photos import SAME, TrialSet
@@ -124,7 +123,7 @@ def _misses(settings: Settings, photos: TrialSet, missed: list[Pair]) -> list[tu
             sightings = perception.perceive(image).sightings
             signals = max(
                 (
-                    decide.measure(sighting, n.candidate, verify(sighting, n.candidate))
+                    decide.measure(sighting, n.candidate, decide.compared(sighting, n.candidate))
                     for n in tried
                     for sighting in sightings
                 ),

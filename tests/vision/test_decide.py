@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from damagewatch.domain import AlertKind, Box, LocalFeatures, Match, Sighting, Signals
 from damagewatch.vision.calibration import FEATURES, Calibration, Thresholds, features
-from damagewatch.vision.decide import judge, most_telling
-from damagewatch.vision.verify import mirrored, verify
+from damagewatch.vision.decide import compared, judge, most_telling
+from damagewatch.vision.verify import mirrored
 
 from . import pictures, sightings
 from .test_verify import IMAGE, POINTS, homography, seen_from
@@ -98,7 +98,7 @@ def test_one_background_behind_two_cars_is_no_alert() -> None:
         *(part[_outside(POINTS, (260, 200))] for part in (POINTS.points, POINTS.descriptors))
     )
     again = sightings.whole(other, wall, "b")
-    geometry = verify(QUERY, again)
+    geometry = compared(QUERY, again)
     assert geometry is not None
     assert geometry.inliers > 80
     assert judge(QUERY, again, CREDULOUS) is None

@@ -23,7 +23,6 @@ from damagewatch.vision import decide
 from damagewatch.vision.calibration import Calibration, Thresholds, features
 from damagewatch.vision.models import Models
 from damagewatch.vision.perceive import Perceived, Perception
-from damagewatch.vision.verify import verify
 from damagewatch_training import metrics, windows
 from damagewatch_training.data import SAME, Pair, Photo
 
@@ -161,7 +160,7 @@ def _is_seen_in(query: Damage, match: Damage, back: NDArray[np.float64], photo: 
 def _verified(perceived: Perceived, query: Sighting, match: Sighting, *, same: bool) -> list[Candidate]:
     for mirrored in (False, True):
         asked = perceived.mirrored(query) if mirrored else query
-        geometry = verify(asked, match)
+        geometry = decide.compared(asked, match, mirrored)
         if geometry is not None:
             return [Candidate(asked, match, decide.measure(asked, match, geometry), same)]
     return []

@@ -206,11 +206,13 @@ class Recognition:
         """For each photo, in its turn, the pairs of damages worth a closer look, without local features yet."""
         start = time.perf_counter()
         queries = [sighting for perceived, _ in photos for sighting in perceived.sightings]
-        answers = iter(self._index.search(queries, self._options.candidates, features=False))
+        # Of this batch some lie ahead of others: with room for them, few have to be asked for again.
+        room = len(queries) if positions is not None else 0
+        answers = iter(self._index.search(queries, self._options.candidates + room, features=False))
         copies = self._index.copies(
             [perceived.sightings[0] for perceived, _ in photos],
             [perceived.mirrored_hash for perceived, _ in photos],
-            self._options.photos,
+            self._options.photos + room,
             features=False,
         )
         found: list[list[_Pair]] = []
@@ -219,12 +221,12 @@ class Recognition:
                 positions.advance(origin)
             query, mirrored_hash = perceived.sightings[0], perceived.mirrored_hash
             due = self._due(
-                same, self._options.photos, partial(self._copies, query, mirrored_hash), positions
+                same, self._options.photos, room, partial(self._copies, query, mirrored_hash), positions
             )
             pairs = [_Pair(query, copy.sighting, _COPY) for copy in due]
             for sighting in perceived.sightings:
                 nearest = self._due(
-                    next(answers), self._options.candidates, partial(self._nearest, sighting), positions
+                    next(answers), self._options.candidates, room, partial(self._nearest, sighting), positions
                 )
                 pairs.extend(_Pair(sighting, near.sighting, near.score) for near in nearest)
             found.append(pairs)
@@ -235,6 +237,7 @@ class Recognition:
         self,
         answer: Sequence[Hit],
         wanted: int,
+        room: int,
         ask: Callable[[int], Sequence[Hit]],
         positions: Positions | None,
     ) -> Sequence[Hit]:
@@ -246,7 +249,7 @@ class Recognition:
         """
         if positions is None:
             return answer
-        asked, most = wanted, wanted + _LEFTOVERS
+        asked, most = wanted + room, wanted + room + _LEFTOVERS
         while True:
             due = [hit for hit in answer if not positions.is_ahead(hit.sighting.origin)]
             if len(due) >= wanted or len(answer) < asked or asked == most:
@@ -284,11 +287,16 @@ class Recognition:
         self, perceived: Perceived, pairs: Sequence[_Pair], known: Mapping[UUID, Sighting]
     ) -> Match | None:
         """The most telling pair of damages of two photos."""
+        known_registrations: decide.Registered = {}
         return decide.most_telling(
             match
             for pair in pairs
             if (candidate := known.get(pair.candidate.damage.damage_id)) is not None  # erased meanwhile
-            and (match := decide.judge(pair.query, candidate, self._calibration, perceived.mirrored))
+            and (
+                match := decide.judge(
+                    pair.query, candidate, self._calibration, perceived.mirrored, known_registrations
+                )
+            )
             and (match.kind is not AlertKind.SIMILAR_DAMAGE or self._options.similar_damage)
         )
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from damagewatch.domain import AlertKind, DamageType, Match, Sighting, Signals
+from damagewatch.domain import AlertKind, Box, DamageType, Match, Sighting, Signals
 from damagewatch.vision import hashing
 from damagewatch.vision.calibration import Calibration, DuplicateThresholds
-from damagewatch.vision.verify import Geometry, verify
+from damagewatch.vision.verify import Geometry, Registration, on_damages, register
 
 MIN_FOCUS_INLIERS = 6
 """On and around the damages: a wheel and a lamp of another car agree as well."""
@@ -41,15 +41,34 @@ def measure(query: Sighting, match: Sighting, geometry: Geometry | None) -> Sign
     )
 
 
-def compared(query: Sighting, match: Sighting) -> Geometry | None:
-    """`verify`, with the same result whichever of the two came first.
+Registered = dict[tuple[bool, Box, Box], Registration | None]
+"""Of two photos: registrations by whether the query is mirrored, its window, and the match's."""
+
+
+def compared(
+    query: Sighting, match: Sighting, mirrored: bool = False, known: Registered | None = None
+) -> Geometry | None:
+    """`verify.verify`, with the same result whichever of the two photos came first.
 
     The order in which the photos of two partitions are read changes from run to run; the verdict must not.
+
+    Args:
+        query: of the photo in hand, or its mirrored one.
+        match: a candidate.
+        mirrored: whether the query is.
+        known: registrations of these two photos, to which this one is added: damages share windows.
     """
-    if query.damage.damage_id <= match.damage.damage_id:
-        return verify(query, match)
-    geometry = verify(match, query)
-    return geometry.inverse() if geometry is not None else None
+    turned = query.photo.uuid > match.photo.uuid
+    one, other = (match, query) if turned else (query, match)
+    known = {} if known is None else known
+    key = mirrored, query.window, match.window
+    if key not in known:
+        known[key] = register(one, other)
+    registration = known[key]
+    if registration is None:
+        return None
+    geometry = on_damages(one, other, registration)
+    return geometry.inverse() if turned else geometry
 
 
 def judge(
@@ -57,6 +76,7 @@ def judge(
     match: Sighting,
     calibration: Calibration,
     mirrored: Callable[[Sighting], Sighting] | None = None,
+    known: Registered | None = None,
 ) -> Match | None:
     """Compares two sightings, and the mirrored query where the plain one says nothing.
 
@@ -65,17 +85,18 @@ def judge(
         match: a candidate.
         calibration: probability and thresholds.
         mirrored: makes the mirrored query (`Perceived.mirrored`); None leaves mirrored copies out.
+        known: registrations of these two photos, as in `compared`.
 
     Returns:
         The match, or None where the pair is no alert.
     """
-    found = _judge(query, match, calibration, False)
+    found = _judge(query, match, calibration, False, known)
     if found is not None and found.kind is not AlertKind.SIMILAR_DAMAGE:
         return found
     alike = float(query.embedding @ match.embedding) >= calibration.thresholds.mirrored_cosine
     if mirrored is None or not alike:
         return found
-    turned = _judge(mirrored(query), match, calibration, True)
+    turned = _judge(mirrored(query), match, calibration, True, known)
     # Who reads the match looks at the photo as it is.
     return replace(turned, query=query) if turned is not None else found
 
@@ -85,8 +106,10 @@ def most_telling(matches: Iterable[Match]) -> Match | None:
     return max(matches, key=lambda match: (_RANK[match.kind], match.probability), default=None)
 
 
-def _judge(query: Sighting, match: Sighting, calibration: Calibration, mirrored: bool) -> Match | None:
-    geometry = compared(query, match)
+def _judge(
+    query: Sighting, match: Sighting, calibration: Calibration, mirrored: bool, known: Registered | None
+) -> Match | None:
+    geometry = compared(query, match, mirrored, known)
     signals = measure(query, match, geometry)
     identical = not mirrored and query.photo.sha256 == match.photo.sha256
     kind = _kind(query, match, geometry, signals, calibration)

@@ -67,11 +67,17 @@ class Geometry:
         )
 
 
-def verify(query: Sighting, match: Sighting) -> Geometry | None:
-    """Looks for a homography between two windows; None where there is none of sane shape.
+@dataclass(frozen=True, slots=True, eq=False)
+class Registration:
+    """How one window lies in another: the part of a `Geometry` that the damages in them have no say in."""
 
-    A mirrored copy is found by passing the query as `mirrored` made it.
-    """
+    homography: Matrix
+    points: NDArray[np.float32]
+    inlier_ratio: float
+
+
+def register(query: Sighting, match: Sighting) -> Registration | None:
+    """Looks for a homography between two windows; None where there is none of sane shape."""
     if glance(query.features, match.features) < _MIN_GLANCE:
         return None
     one, other = mutual_neighbours(query.features, match.features)
@@ -92,17 +98,32 @@ def verify(query: Sighting, match: Sighting) -> Geometry | None:
     homography = np.linalg.inv(to_match_frame) @ found @ to_query_frame
     if abs(homography[2, 2]) > 1e-9 * np.abs(homography).max():
         homography /= homography[2, 2]
-    source, target = source[agree], target[agree]
+    points = np.concatenate([source[agree], target[agree]], axis=1).astype(np.float32)
+    return Registration(homography, points, float(agree.mean()))
+
+
+def verify(query: Sighting, match: Sighting) -> Geometry | None:
+    """Whether two damages are one, as far as geometry tells; None where their windows have nothing in common.
+
+    A mirrored copy is found by passing the query as `mirrored` made it.
+    """
+    registration = register(query, match)
+    return None if registration is None else on_damages(query, match, registration)
+
+
+def on_damages(query: Sighting, match: Sighting, registration: Registration) -> Geometry:
+    """What a registration of their windows says of two damages."""
     query_focus, match_focus = focus(query), focus(match)
-    alignment, overlap = align(query, match, homography)
+    alignment, overlap = align(query, match, registration.homography)
+    source, target = registration.points[:, :2], registration.points[:, 2:]
     return Geometry(
-        homography=homography,
-        points=np.concatenate([source, target], axis=1).astype(np.float32),
+        homography=registration.homography,
+        points=registration.points,
         focus_inliers=int((_within(query_focus, source) & _within(match_focus, target)).sum()),
-        inlier_ratio=float(agree.mean()),
+        inlier_ratio=registration.inlier_ratio,
         alignment=alignment,
         overlap=overlap,
-        perspective=_perspective(homography, query.width, query.height),
+        perspective=_perspective(registration.homography, query.width, query.height),
     )
 
 
