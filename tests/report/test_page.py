@@ -3,7 +3,9 @@ from __future__ import annotations
 import base64
 import dataclasses
 import re
+import struct
 import uuid
+import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
@@ -341,3 +343,12 @@ def test_a_page_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path) -> No
 )
 def test_what_is_not_certain_is_never_called_so(share: float, said: str) -> None:
     assert percent(share) == said
+
+
+def test_a_crop_of_more_pixels_than_may_be_decoded_leaves_its_place(written: Callable[..., Tree]) -> None:
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 1, 0, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I4s", len(data), name) + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b""))
+    )
+    assert written([alert()], lambda uri: bomb).text.count("no longer kept") == 2

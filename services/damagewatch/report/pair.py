@@ -146,7 +146,10 @@ def _data_uri(uri: str, crops: Crops) -> str | None:
         content = crops(uri)
     except (ValueError, OSError, DependencyDownError):
         return None
-    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    try:
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    except cv2.error:  # of more pixels than OpenCV may decode here
+        return None
     if picture is None:
         return None
     height, width = picture.shape[:2]
