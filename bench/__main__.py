@@ -38,8 +38,8 @@ from damagewatch.domain import Box, ClaimImage, DamageType, Severity
 from damagewatch.evidence import EvidenceStore
 from damagewatch.folders import photos_in
 from damagewatch.matcher.outputs import TopicOutputs
-from damagewatch.matcher.service import ClaimEraser
-from damagewatch.matcher.strategy import Bounds, MatcherStrategy
+from damagewatch.matcher.service import ClaimEraser, bounds_of
+from damagewatch.matcher.strategy import MatcherStrategy
 from damagewatch.pipeline.intake import Intake
 from damagewatch.settings import Settings
 from damagewatch.synthesis.drawn_set import demo_set
@@ -249,14 +249,7 @@ def _stream(
                 detections=topics["detections"], alerts=topics["alerts"], dead_letters=letters
             ),
             starts=consumer.starts,
-            bounds=Bounds(
-                threads=settings.onnx.threads,
-                photos=settings.matcher.in_flight_photos,
-                bytes=settings.matcher.in_flight_bytes,
-                batch_photos=settings.matcher.batch_photos,
-                batch_bytes=settings.matcher.batch_bytes,
-                batch_age=settings.matcher.batch_age,
-            ),
+            bounds=bounds_of(settings),
             tenant=settings.tenant,
         )
 

@@ -57,6 +57,18 @@ class ClaimEraser:
         return Erasure(tenant, claim_id, points, crops, datetime.now(UTC))
 
 
+def bounds_of(settings: Settings) -> Bounds:
+    """How much one consumer has in work; consumers of one process share its threads."""
+    return Bounds(
+        threads=max(1, settings.onnx.threads // settings.matcher.consumers),
+        photos=settings.matcher.in_flight_photos,
+        bytes=settings.matcher.in_flight_bytes,
+        batch_photos=settings.matcher.batch_photos,
+        batch_bytes=settings.matcher.batch_bytes,
+        batch_age=settings.matcher.batch_age,
+    )
+
+
 def run(settings: Settings, stop: threading.Event) -> None:
     """Runs a matcher until `stop` is set; then finishes what is in work, commits, and leaves the group.
 
@@ -97,14 +109,6 @@ def run(settings: Settings, stop: threading.Event) -> None:
                 metrics.decided(done.verdict.detections, done.verdict.alerts, age)
             return outputs(done)
 
-        bounds = Bounds(
-            threads=max(1, settings.onnx.threads // settings.matcher.consumers),
-            photos=settings.matcher.in_flight_photos,
-            bytes=settings.matcher.in_flight_bytes,
-            batch_photos=settings.matcher.batch_photos,
-            batch_bytes=settings.matcher.batch_bytes,
-            batch_age=settings.matcher.batch_age,
-        )
         breaker = Breaker(settings.matcher.breaker())
 
         def consume(options: KafkaOptions) -> None:
@@ -117,7 +121,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
                     erase=ClaimEraser(index, evidence),
                     outputs=counted,
                     starts=consumer.starts,
-                    bounds=bounds,
+                    bounds=bounds_of(settings),
                     tenant=settings.tenant,
                     observe_batch=metrics.batch,
                 )
