@@ -30,8 +30,12 @@ CANDIDATES, PHOTOS, PAIRS = 20, 8, 2
 """How widely the service searches by default: damages for a damage, photos, pairs of damages of two photos."""
 SIGNS = (1, 1, 1, 1, 1, 1, -1)
 """Which way each signal speaks (`damagewatch.vision.calibration.FEATURES`): only distance of hashes, against."""
-SURELY_COPIES = 100
-"""Inliers from which an unlabelled pair is no negative: of 37 such pairs looked at all were the same damage."""
+SURELY_INLIERS, SURELY_ALIGNED = 100, 0.85
+"""From which an unlabelled pair is no negative: of 37 pairs with so many inliers that were looked at all were the
+same damage, and the nearest of different cars (one model on one turntable) align by 0.79."""
+WEIGHT_OF_TRUE = 0.1
+"""Of a true pair in the fit, a false one being 1: true pairs are rare in the field, so that what tells them from the
+rare look-alikes matters more than what tells them from most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +105,11 @@ def candidates(
         for query, match in _nearest(perceived, gallery, np.where(owners == name, np.nan, embeddings.T).T):
             if frozenset((name, match.photo.photo_id)) not in verdicts:
                 found = _verified(perceived, query, match, same=False)
-                pairs += [pair for pair in found if pair.signals.inliers < SURELY_COPIES]
+                pairs += [
+                    pair
+                    for pair in found
+                    if pair.signals.inliers < SURELY_INLIERS and pair.signals.alignment < SURELY_ALIGNED
+                ]
     rng = np.random.default_rng(seed)
     asked = []
     for photo in track([photos[i] for i in rng.permutation(len(photos))[:again]], "true pairs"):
@@ -180,7 +188,8 @@ def fitted(evidence: Evidence, returning: float = 0.003, false_alerts: float = 0
     x = np.array([features(pair.signals) for pair in pairs])
     y = np.array([pair.same for pair in pairs])
     mean, scale = x.mean(0), x.std(0) + 1e-9
-    coefficients, intercept = monotone_logistic((x - mean) / scale, y, SIGNS)
+    weight = np.where(y, WEIGHT_OF_TRUE, 1.0)
+    coefficients, intercept = monotone_logistic((x - mean) / scale, y, weight, SIGNS)
     again = set(evidence.again)
     true_pairs = sum(pair.query.photo.photo_id in again for pair in pairs) / len(again)
     false_pairs = int((~y).sum()) / evidence.photos
@@ -190,7 +199,7 @@ def fitted(evidence: Evidence, returning: float = 0.003, false_alerts: float = 0
         mean=tuple(mean.round(6).tolist()),
         scale=tuple(scale.round(6).tolist()),
         coefficients=tuple(coefficients.round(6).tolist()),
-        intercept=round(intercept + _logit(base_rate) - _logit(float(y.mean())), 6),
+        intercept=round(intercept + _logit(base_rate) - _logit(float(weight[y].sum() / weight.sum())), 6),
         base_rate=round(base_rate, 6),
         thresholds=Thresholds(mirrored_cosine=round(mirrored_cosine, 3)),
     )
@@ -228,7 +237,11 @@ def _judged(pairs: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate
 
 
 def monotone_logistic(
-    x: NDArray[np.float64], y: NDArray[np.bool_], signs: Sequence[int], penalty: float = 1e-3
+    x: NDArray[np.float64],
+    y: NDArray[np.bool_],
+    weight: NDArray[np.float64],
+    signs: Sequence[int],
+    penalty: float = 1e-3,
 ) -> tuple[NDArray[np.float64], float]:
     """Logistic regression whose coefficients keep given signs (or are 0), with an L2 penalty on them.
 
@@ -238,13 +251,13 @@ def monotone_logistic(
     Returns:
         The coefficients, and the intercept.
     """
-    target = np.where(y, 1.0, -1.0)
+    target, weight = np.where(y, 1.0, -1.0), weight / weight.sum()
 
     def loss(w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         margin = target * (x @ w[:-1] + w[-1])
-        pull = -target * np.exp(-np.logaddexp(0, margin)) / len(y)
+        pull = -weight * target * np.exp(-np.logaddexp(0, margin))
         gradient = np.append(x.T @ pull + 2 * penalty * w[:-1], pull.sum())
-        return float(np.logaddexp(0, -margin).mean() + penalty * (w[:-1] ** 2).sum()), gradient
+        return float(weight @ np.logaddexp(0, -margin) + penalty * (w[:-1] ** 2).sum()), gradient
 
     bounds = [(0, None) if sign > 0 else (None, 0) for sign in signs]
     found = minimize(

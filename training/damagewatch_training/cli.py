@@ -61,7 +61,7 @@ def render_views(
     """
     if not (run / "windows.npz").exists():
         views.list_windows(data.training_photos(root), run, seed)
-    views.render(root, run, count, embedder.SIZE, seed)
+    views.render(root, run, count, seed)
 
 
 @train_app.command("detector")

@@ -25,7 +25,7 @@ from damagewatch_training.export import to_onnx
 from damagewatch_training.osnet import OSNet
 from damagewatch_training.schedule import set_rates
 
-SIZE = 128
+SIZE = 96
 MEAN = STD = (0.5, 0.5, 0.5)
 
 
@@ -37,9 +37,9 @@ class Settings:
     quarter of the time.
     """
 
-    steps: int = 1300
+    steps: int = 1750
     batch: int = 64
-    sizes: tuple[tuple[float, int], ...] = ((0.615, 64), (0.885, 96), (1.0, SIZE))
+    sizes: tuple[tuple[float, int], ...] = ((0.46, 64), (1.0, SIZE))
     rate: float = 2e-3
     weight_decay: float = 0.02
     temperature: float = 0.05

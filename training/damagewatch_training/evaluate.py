@@ -35,13 +35,13 @@ def detector(folder: Path, photos: list[Photo]) -> dict[str, float]:
     Returns:
         `dice` over the pixels of all photos together; `found_at_iou_0.3`, the share of the labelled damages that a
         reported box overlaps so well; `covered`, the share of them whose centre lies in a reported box;
-        `reported_per_photo`, damages.
+        `reported_per_photo`, damages; `right`, the share of the reported boxes that touch a labelled damage.
     """
     models = Models.load(folder)
     entry = models.manifest.detector
     engine = Engine((folder / entry.file).read_bytes(), (3, SIZE, SIZE), ("logits",))
     common = marked = reported = 0
-    found, covered = [], []
+    found, covered, right = [], [], []
     for photo in track(photos, "detecting"):
         decoded = decode(photo.path.read_bytes())
         truth = label_map(photo, decoded.height, decoded.width)[..., 0] > 0
@@ -50,6 +50,7 @@ def detector(folder: Path, photos: list[Photo]) -> dict[str, float]:
         marked += int(mask.sum()) + int(truth.sum())
         boxes = [region.box for region in models.detector.detect(decoded)]
         reported += len(boxes)
+        right += [any(box.intersection(label.box) for label in photo.labels) for box in boxes]
         for label in photo.labels:
             found.append(any(label.box.iou(box) >= 0.3 for box in boxes))
             covered.append(any(_holds(box, label.box.centre) for box in boxes))
@@ -58,6 +59,7 @@ def detector(folder: Path, photos: list[Photo]) -> dict[str, float]:
         "found_at_iou_0.3": round(float(np.mean(found)), 4),
         "covered": round(float(np.mean(covered)), 4),
         "reported_per_photo": round(reported / len(photos), 2),
+        "right": round(float(np.mean(right)), 4),
     }
 
 

@@ -47,7 +47,7 @@ PARTS_OF_MANIFEST: dict[str, dict[str, Any]] = {
         "file": "detector.onnx",
         "input": {"size": detector.SIZE, "mean": [0.5] * 3, "std": [0.5] * 3},
         "classes": {"type": ["scratch", "dent", "broken"], "severity": ["minor", "moderate", "severe"]},
-        "thresholds": {"damage": 0.5, "min_area": 0.0005},
+        "thresholds": {"damage": 0.5, "min_area": 0.0002},
         "data": [POLYGONS, IMAGENET],
         "notes": "Channels: damage (sigmoid), three types (softmax), three severities (softmax).",
     },

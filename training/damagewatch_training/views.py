@@ -19,6 +19,9 @@ from damagewatch_training.data import Photo
 
 Image = NDArray[np.uint8]
 
+SIZE = 128
+"""Pixels of a rendered view: somewhat more than the embedder takes."""
+
 
 def list_windows(photos: list[Photo], folder: Path, seed: int) -> None:
     """Chooses the windows and writes them to `folder`/windows.npz.
@@ -42,8 +45,8 @@ def list_windows(photos: list[Photo], folder: Path, seed: int) -> None:
     )
 
 
-def render(root: Path, folder: Path, views: int, size: int, seed: int) -> None:
-    """Writes `folder`/views.npy, uint8 (W, 1 + views, size, size, 3) RGB: the clean window, then its views.
+def render(root: Path, folder: Path, views: int, seed: int) -> None:
+    """Writes `folder`/views.npy, uint8 (W, 1 + views, SIZE, SIZE, 3) RGB: the clean window, then its views.
 
     A view in which less than half of the damage is left repeats the clean window. Goes on where an earlier
     run was stopped: `folder`/views.done counts finished photos.
@@ -51,7 +54,7 @@ def render(root: Path, folder: Path, views: int, size: int, seed: int) -> None:
     listed = np.load(folder / "windows.npz")
     names, owner, boxes = listed["names"], listed["photo"], listed["box"]
     path, counter = folder / "views.npy", folder / "views.done"
-    shape = (len(owner), 1 + views, size, size, 3)
+    shape = (len(owner), 1 + views, SIZE, SIZE, 3)
     done = int(counter.read_text()) if counter.exists() and path.exists() else 0
     store = np.lib.format.open_memmap(path, "r+" if done else "w+", np.uint8, None if done else shape)
     if store.shape != shape:
@@ -61,7 +64,6 @@ def render(root: Path, folder: Path, views: int, size: int, seed: int) -> None:
             root / str(names[index]),
             [Box(*box) for box in boxes[owner == index].tolist()],
             views,
-            size,
             [seed, index],
         )
         for index in range(done, len(names))
@@ -75,15 +77,15 @@ def render(root: Path, folder: Path, views: int, size: int, seed: int) -> None:
                 counter.write_text(str(index + 1))
 
 
-def _render_photo(task: tuple[Path, list[Box], int, int, list[int]]) -> Image:
-    path, boxes, views, size, seed = task
+def _render_photo(task: tuple[Path, list[Box], int, list[int]]) -> Image:
+    path, boxes, views, seed = task
     cv2.setNumThreads(1)
     rng = np.random.default_rng(seed)
     photo = np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR), np.uint8)
     height, width = photo.shape[:2]
-    out = np.empty((len(boxes), 1 + views, size, size, 3), np.uint8)
+    out = np.empty((len(boxes), 1 + views, SIZE, SIZE, 3), np.uint8)
     for number, box in enumerate(boxes):
-        out[number, 0] = windows.cut(photo, windows.around(box, width, height), size)
+        out[number, 0] = windows.cut(photo, windows.around(box, width, height), SIZE)
     for view, (image, homography) in enumerate(_photographed_again(photo, views, rng), 1):
         for number, box in enumerate(boxes):
             seen = box if number == 0 else windows.mapped(box, homography, width, height)
@@ -92,7 +94,7 @@ def _render_photo(task: tuple[Path, list[Box], int, int, list[int]]) -> Image:
                 continue
             guess = seen if number == 0 else windows.jittered(seen, rng, width, height)
             shrink = cv2.INTER_AREA if rng.random() < 0.5 else cv2.INTER_LINEAR
-            out[number, view] = windows.cut(image, windows.around(guess, width, height), size, shrink)
+            out[number, view] = windows.cut(image, windows.around(guess, width, height), SIZE, shrink)
     return out[..., ::-1]
 
 
