@@ -12,6 +12,8 @@ from typing import Any
 
 import kafka.record.util
 
+from damagewatch.broker.unpacking import bound_unpacking
+
 MAX_MESSAGE_BYTES = 24 * 1024 * 1024
 """Largest record: a photo of 20 MB with its envelope. Brokers, topics and clients have to agree on it."""
 
@@ -118,6 +120,7 @@ class KafkaOptions:
         if min(self.connect_timeout, self.request_timeout) <= 0:
             raise OptionsError("connect_timeout and request_timeout must be positive")
         keep_payloads_out_of_logs()
+        bound_unpacking()
 
     def _check_order(self, names: tuple[str, ...], why: str) -> None:
         values = [getattr(self, name) for name in names]
