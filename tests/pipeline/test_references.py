@@ -282,6 +282,32 @@ def test_a_server_in_trouble_is_down(server: Server, status: int) -> None:
         server.fetcher().fetch(server.uri())
 
 
+def test_one_photo_that_never_comes_is_given_up_but_a_store_that_is_down_is_not(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(name: str) -> bytes:
+        return fetcher.fetch(f"memory://{bucket}/photos/claim 1/{name}")
+
+    def read(place: object, prefix: object) -> bytes:
+        if down or str(place).find("poison") >= 0:
+            raise DependencyDownError("references", "503")
+        return b"photo"
+
+    fetcher = References([f"memory://{bucket}/photos"])
+    monkeypatch.setattr(fetcher, "_read", read)
+    down = True
+    for name in ("poison.jpg", "a.jpg") * 10:
+        with pytest.raises(DependencyDownError):
+            fetch(name)
+    down = False
+    assert fetch("a.jpg") == b"photo"
+    with pytest.raises(Refused, match="503") as given_up:
+        fetch("poison.jpg")
+    assert given_up.value.reason is Reason.REFERENCE_NOT_FOUND
+    with pytest.raises(DependencyDownError):  # sent again, it is tried again
+        fetch("poison.jpg")
+
+
 def endless(request: http.server.BaseHTTPRequestHandler) -> None:
     request.send_response(200)
     request.end_headers()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import http.client
 import ipaddress
+import itertools
 import os
 import re
 import socket
@@ -37,6 +38,10 @@ SCHEMES: Final = ("file", "https", *OBJECT_STORES)
 LONGEST: Final = 4096
 STEP: Final = "fetch"
 CHUNK: Final = 1 << 16
+TRIES: Final = 5
+"""Of a photo that does not come although others from the same place do; each is a pause of the stream."""
+MOST_FAILED: Final = 1000
+"""Addresses whose failures are counted at once."""
 
 PARTS: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#@\\]*)(/[^?#\\]*)?(\?[^#\\]*)?", re.ASCII)
 HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[1-9][0-9]{0,4})?", re.ASCII)
@@ -75,6 +80,35 @@ class _Place:
         )
 
 
+class _Patience:
+    """Tells one photo that never comes from a store that is down, so that the one does not hold up the stream.
+
+    A photo is given up after `TRIES` failures, if others came from the same place since the first of them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._events = itertools.count()
+        self._came: dict[str, int] = {}
+        self._failed: dict[str, tuple[int, int]] = {}
+        """By address: the first failure's number, and how many there were."""
+
+    def came(self, authority: str) -> None:
+        with self._lock:
+            self._came[authority] = next(self._events)
+
+    def is_over(self, uri: str, authority: str) -> bool:
+        """Counts a failure, and says whether to give up."""
+        with self._lock:
+            first, failures = self._failed.pop(uri, (next(self._events), 0))
+            if failures + 1 >= TRIES and self._came.get(authority, -1) > first:
+                return True
+            self._failed[uri] = first, failures + 1
+            if len(self._failed) > MOST_FAILED:
+                del self._failed[next(iter(self._failed))]
+            return False
+
+
 class References:
     """Fetches photos by reference. Thread safe.
 
@@ -108,6 +142,7 @@ class References:
         self._permitted = permitted or is_public
         self._tls = ssl.create_default_context(cafile=ca_file)
         self._tls.sslsocket_class = _TimedSocket
+        self._patience = _Patience()
 
     def fetch(self, uri: str) -> bytes:
         """The photo at `uri`.
@@ -120,6 +155,17 @@ class References:
         prefix = next((prefix for prefix in self._allowed if place.is_below(prefix)), None)
         if prefix is None:
             raise Refused(Reason.REFERENCE_NOT_ALLOWED, f"no allowed prefix covers {uri[:200]!r}", STEP)
+        try:
+            content = self._read(place, prefix)
+        except DependencyDownError as error:
+            if self._patience.is_over(uri, place.authority):
+                detail = f"never came in {TRIES} tries, while others from its place did: {error.detail}"
+                raise Refused(Reason.REFERENCE_NOT_FOUND, detail[:500], STEP) from error
+            raise
+        self._patience.came(place.authority)
+        return content
+
+    def _read(self, place: _Place, prefix: _Place) -> bytes:
         if place.scheme == "file":
             return self._from_file(place, prefix)
         if place.scheme == "https":
