@@ -7,7 +7,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv
 UV_VERSION := 0.13.9
 
-.PHONY: help demo test lint format proto bench lock train clean
+.PHONY: help demo test lint format proto bench trials lock train clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -41,7 +41,7 @@ test: .venv/.develop ## All tests, against one real Kafka and the real vector en
 lint: .venv/.develop ## ruff, mypy --strict, import-linter, buf, and that the generated code is current
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy services/damagewatch training/damagewatch_training
+	$(BIN)/mypy services/damagewatch training/damagewatch_training bench trials
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
 	$(BIN)/python proto/generate.py --check
@@ -55,6 +55,9 @@ proto: .venv/.develop ## Python code and stubs from proto/
 
 bench: .venv/.develop ## Photos a second end to end, against the bare work, and seconds a stage
 	$(BIN)/python -m bench $(ARGS)
+
+trials: .venv/.develop ## The hard promises, tried on a real Kafka: recall, kills, outages, broken inputs (minutes each)
+	for trial in recall kills outages broken; do $(BIN)/python -m trials $$trial $(ARGS); done
 
 train: .venv/.train ## The training environment (torch): then .venv/bin/damagewatch-train --help
 

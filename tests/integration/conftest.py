@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -9,9 +8,6 @@ from uuid import uuid4
 import cv2
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from trials.photos import TrialPhoto, TrialSet
 from trials.stand import Stand, Stream
 
