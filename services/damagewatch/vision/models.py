@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
+
 from damagewatch.vision.calibration import Calibration
 from damagewatch.vision.detect import Detector
 from damagewatch.vision.embed import Embedder
@@ -48,6 +50,12 @@ class Models:
 
         detector = engine("detector", manifest.detector, 3, ("logits",))
         embedder = engine("embedder", manifest.embedder, 3, ("embedding",))
+        side, dimension = manifest.embedder.input.size, manifest.embedder.dimension
+        (vectors,) = embedder.run(np.zeros((1, 3, side, side), np.float32))
+        if vectors.shape != (1, dimension):  # an index of that dimension would be made, and take nothing
+            raise ModelRefusedError(
+                f"{directory / FILE}: embedder.dimension is {dimension}, but the model gives {vectors.shape[1:]}"
+            )
         local_features = engine("local_features", manifest.local_features, 1, OUTPUTS)
         return cls(
             manifest=manifest,
