@@ -55,6 +55,13 @@ class Scanner:
         self._tenant = tenant
         self._threads = threads
         self._max_photo_bytes = max_photo_bytes
+        self._stage: ParallelStage[tuple[int, PhotoFile], Seen | Refused] | None = None
+
+    def close(self) -> None:
+        """Ends what is under way: nothing is written to the evidence store any more."""
+        if self._stage is not None:
+            self._stage.terminate()
+            self._stage.settle()
 
     def scan(self, photos: Sequence[PhotoFile]) -> Iterator[Scanned]:
         """Every photo against all photos of other claims that come before it."""
@@ -79,7 +86,7 @@ class Scanner:
 
     def _look(self, photos: Sequence[PhotoFile]) -> Iterator[tuple[PhotoFile, Seen | Refused]]:
         """Looks at photos on several threads and gives them in order, a few ahead of who takes them."""
-        stage: ParallelStage[tuple[int, PhotoFile], Seen | Refused] = ParallelStage(
+        self._stage = stage = ParallelStage(
             self._look_at,
             threads=self._threads,
             max_items=4 * self._threads,
@@ -152,4 +159,5 @@ def open_scanner(settings: Settings) -> Iterator[tuple[Scanner, EvidenceStore, M
                 threads=settings.onnx.threads,
                 max_photo_bytes=settings.limits.photo_bytes,
             )
-            yield scanner, evidence, models
+            with closing(scanner):
+                yield scanner, evidence, models

@@ -7,13 +7,14 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from damagewatch.domain import Reason, Refused
+from damagewatch.domain import PhotoRef, Reason, Refused
 from damagewatch.synthesis.rephotograph import rephotograph
 
 COMMANDS = (
@@ -268,3 +269,26 @@ def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
         program.stdout.close()
         told = program.stderr.read()
         assert (program.wait(60), told) == (0, b"")
+
+
+def test_an_interrupted_scan_leaves_no_photos_behind(claims: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from damagewatch.evidence import EvidenceStore
+    from damagewatch.folders import PhotoFile
+    from damagewatch.scan import open_scanner
+    from damagewatch.settings import Settings
+
+    keep, roots = EvidenceStore.keep, set()
+
+    def keep_late(store: EvidenceStore, photo: PhotoRef, name: str, jpeg: bytes) -> str:
+        roots.add(Path(store._root).parent)
+        time.sleep(0.3)
+        return keep(store, photo, name, jpeg)
+
+    monkeypatch.setattr(EvidenceStore, "keep", keep_late)
+    photos = [PhotoFile(claims / "one" / "one.jpg", f"claim-{number}", "one.jpg") for number in range(40)]
+    with pytest.raises(KeyboardInterrupt), open_scanner(Settings()) as (scanner, _, _):
+        scanning = scanner.scan(photos)
+        next(scanning)
+        raise KeyboardInterrupt
+    time.sleep(1)  # a thread that still looks at a photo would keep its crops
+    assert [root for root in roots if root.exists()] == []

@@ -84,3 +84,7 @@ class ParallelStage(Generic[In, Out]):
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._under_way.clear()
         self._bytes = 0
+
+    def settle(self) -> None:
+        """After `terminate`: waits until the work that was under way has ended unheard."""
+        self._pool.shutdown(wait=True)
