@@ -67,6 +67,9 @@ class Options:
     """Photos among them that are verified."""
     pairs: int = 3
     """Pairs of damages that are verified for each of these photos."""
+    least_cosine: float = 0.4
+    """Of two damages that are verified. Of 33 real pairs of photographs of one damage the least alike had 0.43,
+    of 300 rephotographs 99 in 100 more than 0.53."""
     similar_damage: bool = False
     """Whether SIMILAR_DAMAGE is alerted."""
 
@@ -267,7 +270,8 @@ class Recognition:
         """The most alike pairs of the most alike photos, by photo."""
         by_photo: dict[PhotoRef, list[_Pair]] = defaultdict(list)
         for pair in sorted(pairs, key=lambda pair: -pair.alike):
-            by_photo[pair.candidate.photo].append(pair)
+            if pair.alike >= self._options.least_cosine:
+                by_photo[pair.candidate.photo].append(pair)
         return [pairs[: self._options.pairs] for pairs in list(by_photo.values())[: self._options.photos]]
 
     def _decided(

@@ -27,7 +27,7 @@ _ITERATIONS = 2000
 _MAX_SCALE = 6.0
 _NOTHING = np.empty((0, 0), np.float32)
 _STRONGEST = 128
-_MIN_GLANCE = 4
+_MIN_GLANCE = 6
 _DETAIL = 3 / 64
 """Standard deviation of the blur that is taken off before pixels are compared, over the thumbnail's side."""
 _MIN_COMMON = 24
@@ -130,8 +130,8 @@ def on_damages(query: Sighting, match: Sighting, registration: Registration) -> 
 def glance(one: LocalFeatures, other: LocalFeatures) -> int:
     """Mutual neighbours among the strongest 128 features of either: a sixteenth of the work of all.
 
-    Of 400 pairs of different cars 86% have fewer than 4; every pair that `verify` finds on real photos of one
-    damage has 7 or more.
+    Of 7,721 pairs of different photos that the index found alike, 91% have fewer than 6; of 120 pairs of
+    rephotographs that have a geometry, 2, and both had too few inliers for an alert.
     """
     return len(mutual_neighbours(_strongest(one), _strongest(other))[0])
 
