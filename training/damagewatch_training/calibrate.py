@@ -93,9 +93,7 @@ def candidates(
         seed: Of all chance.
     """
     perception = Perception(models)
-    seen = {
-        photo.name: _perceived(perception, photo.name, photo.path.read_bytes()) for photo in track(photos)
-    }
+    seen = {photo.name: perceive(perception, photo.name, photo.path.read_bytes()) for photo in track(photos)}
     gallery = [sighting for perceived in seen.values() for sighting in perceived.sightings]
     embeddings = np.stack([sighting.embedding for sighting in gallery])
     owners = np.array([sighting.photo.photo_id for sighting in gallery])
@@ -115,7 +113,7 @@ def candidates(
     for photo in track([photos[i] for i in rng.permutation(len(photos))[:again]], "true pairs"):
         mirror = bool(rng.random() < 0.2)
         taken = rephotograph(photo.read(), rng, strength=rng.uniform(0.5, 1.2), mirror=mirror)
-        perceived = _perceived(perception, f"{photo.name} again", taken.encoded())
+        perceived = perceive(perception, f"{photo.name} again", taken.encoded())
         asked.append(f"{photo.name} again")
         back = np.asarray(np.linalg.inv(taken.homography), np.float64)
         for query, match in _nearest(perceived, gallery, embeddings):
@@ -126,12 +124,13 @@ def candidates(
         if pair.verdict in SAME:  # which of their damages is the same was not judged
             pairs += _verified(a, a.sightings[0], b.sightings[0], same=True)
         elif pair.verdict != "unsure":
-            for query, match in _closest(a, b):
+            for query, match in closest(a, b):
                 pairs += _verified(a, query, match, same=False)
     return Evidence(pairs, len(photos), tuple(asked))
 
 
-def _perceived(perception: Perception, name: str, content: bytes) -> Perceived:
+def perceive(perception: Perception, name: str, content: bytes) -> Perceived:
+    """The photo as the service sees it, in a claim of its own."""
     return perception.perceive(ClaimImage("train", name, name, content))
 
 
@@ -150,7 +149,7 @@ def _nearest(
         yield from chosen[:PAIRS]
 
 
-def _closest(a: Perceived, b: Perceived) -> list[tuple[Sighting, Sighting]]:
+def closest(a: Perceived, b: Perceived) -> list[tuple[Sighting, Sighting]]:
     """The most alike damages of two photos, the whole photos among them."""
     pairs = [(query, match) for query in a.sightings for match in b.sightings]
     rest = sorted(pairs[1:], key=lambda pair: -float(pair[0].embedding @ pair[1].embedding))

@@ -136,8 +136,8 @@ def fit_calibration(
     """Fit the probability of one damage on pairs that the service would verify, and write it to the manifest."""
     known = data.pairs(root)
     chosen = calibrate.choose(data.train_split(root), known, photos, seed)
-    pairs = calibrate.candidates(chosen, known, Models.load(folder), again, seed)
-    fitted = calibrate.fitted(pairs, len(chosen))
+    evidence = calibrate.candidates(chosen, known, Models.load(folder), again, seed)
+    fitted = calibrate.fitted(evidence)
     manifest.update(folder, "calibration", fitted.entry())
     show(fitted.quality)
 
@@ -168,6 +168,14 @@ def evaluate_embedder(
     show(figures)
     if record:
         manifest.update(folder, "embedder", {"quality": figures})
+
+
+@evaluate_app.command("pairs")
+def evaluate_pairs(root: Data, folder: Folder = MODELS) -> None:
+    """The share of the pairs judged by eye that alert, by verdict, of pairs with a val photo."""
+    train = {photo.name for photo in data.train_split(root)}
+    held_out = [pair for pair in data.pairs(root) if not {pair.a, pair.b} <= train]
+    show(evaluate.pairs(folder, root, held_out))
 
 
 def main() -> None:

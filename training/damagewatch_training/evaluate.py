@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +15,19 @@ from rich.progress import track
 
 from damagewatch.domain import Box
 from damagewatch.synthesis.rephotograph import rephotograph
+from damagewatch.vision.decide import judge
 from damagewatch.vision.decode import Photo as Decoded
 from damagewatch.vision.decode import decode
 from damagewatch.vision.embed import to_tensor
 from damagewatch.vision.engine import Engine
 from damagewatch.vision.manifest import ModelInput
 from damagewatch.vision.models import Models
+from damagewatch.vision.perceive import Perception
 from damagewatch.vision.regions import window
 from damagewatch.vision.resample import cut, fitted
 from damagewatch_training import imagenet, metrics, windows
-from damagewatch_training.data import Photo
+from damagewatch_training.calibrate import closest, perceive
+from damagewatch_training.data import Pair, Photo
 from damagewatch_training.detector import GREY, SIZE, label_map
 
 Embed = Callable[[Decoded, Box], NDArray[np.float32]]
@@ -124,6 +128,27 @@ def embedder(embed: Embed, task: Rephotographed) -> dict[str, float]:
         "mean_average_precision": round(found.mean_average_precision, 4),
         "queries": found.queries,
         "gallery": len(gallery),
+    }
+
+
+def pairs(folder: Path, root: Path, known: Sequence[Pair]) -> dict[str, dict[str, float]]:
+    """What the service says of pairs judged by eye.
+
+    Returns:
+        By verdict the number of `pairs` and the share `alerted`.
+    """
+    models = Models.load(folder)
+    perception = Perception(models)
+    names = sorted({name for pair in known for name in (pair.a, pair.b)})
+    seen = {name: perceive(perception, name, (root / name).read_bytes()) for name in track(names, "looking")}
+    alerted = defaultdict(list)
+    for pair in track(known, "judging"):
+        a, b = seen[pair.a], seen[pair.b]
+        judged = (judge(q, m, models.calibration, a.mirrored) for q, m in closest(a, b))
+        alerted[pair.verdict].append(any(match is not None for match in judged))
+    return {
+        verdict: {"pairs": len(said), "alerted": round(float(np.mean(said)), 4)}
+        for verdict, said in sorted(alerted.items())
     }
 
 
