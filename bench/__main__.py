@@ -22,7 +22,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from damagewatch.assembly import load_models, make_recognition, open_index
@@ -107,6 +107,18 @@ def _contents(photos: Path | None, folder: Path, count: int) -> list[bytes]:
     raise AssertionError
 
 
+class Cost(NamedTuple):
+    """Seconds on the clock, and seconds of CPU in this process (not the broker's)."""
+
+    seconds: float
+    cpu: float
+
+    @classmethod
+    def now(cls) -> Cost:
+        """To take differences of."""
+        return cls(time.perf_counter(), time.process_time())
+
+
 class FixedDetector(Detector):
     """The real detector at its real cost, whose answer is then replaced by a fixed number of damages."""
 
@@ -140,21 +152,25 @@ def _measured(
     """The bare loop and the stream in turns; medians over the rounds."""
     if damages is not None:
         models = _with_detector(models, FixedDetector(models.detector, damages))
-    bare, stream, stages = [], [], defaultdict[str, list[float]](list)
+    bare: list[Cost] = []
+    stream: list[Cost] = []
+    stages = defaultdict[str, list[float]](list)
     for number in range(rounds):
-        bare.append(len(contents) / _bare_loop(models, contents, settings.onnx.threads))
-        seconds = _stream(
-            settings, models, contents, bootstrap, here / f"round-{uuid4().hex[:8]}-{number}", stages
-        )
-        stream.append(len(contents) / seconds)
+        bare.append(_bare_loop(models, contents, settings.onnx.threads))
+        folder = here / f"round-{uuid4().hex[:8]}-{number}"
+        stream.append(_stream(settings, models, contents, bootstrap, folder, stages))
+    photos = len(contents)
     return {
         "damages": "as detected" if damages is None else damages,
-        "bare_photos_per_second": round(statistics.median(bare), 2),
-        "stream_photos_per_second": round(statistics.median(stream), 2),
-        "ratio": round(statistics.median(s / b for s, b in zip(stream, bare, strict=True)), 3),
+        "bare_photos_per_second": round(photos / statistics.median(cost.seconds for cost in bare), 2),
+        "stream_photos_per_second": round(photos / statistics.median(cost.seconds for cost in stream), 2),
+        "ratio": round(
+            statistics.median(b.seconds / s.seconds for s, b in zip(stream, bare, strict=True)), 3
+        ),
+        "bare_cpu_milliseconds": round(1000 * statistics.median(cost.cpu for cost in bare) / photos, 1),
+        "stream_cpu_milliseconds": round(1000 * statistics.median(cost.cpu for cost in stream) / photos, 1),
         "stage_milliseconds_a_photo": {
-            stage: round(1000 * sum(seconds) / (rounds * len(contents)), 2)
-            for stage, seconds in stages.items()
+            stage: round(1000 * sum(seconds) / (rounds * photos), 2) for stage, seconds in stages.items()
         },
     }
 
@@ -163,8 +179,7 @@ def _with_detector(models: Models, detector: Detector) -> Models:
     return Models(models.manifest, detector, models.embedder, models.local_features, models.providers)
 
 
-def _bare_loop(models: Models, contents: Sequence[bytes], threads: int) -> float:
-    """Seconds for all photos."""
+def _bare_loop(models: Models, contents: Sequence[bytes], threads: int) -> Cost:
 
     def work(content: bytes) -> None:
         photo = decode(content)
@@ -175,11 +190,11 @@ def _bare_loop(models: Models, contents: Sequence[bytes], threads: int) -> float
             models.embedder.embed(photo, box)
             models.local_features.extract(photo, box)
 
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(work, contents):
             pass
-    return time.perf_counter() - start
+    return Cost(time.perf_counter() - start, time.process_time() - cpu)
 
 
 class Clock(StreamTelemetry):
@@ -188,17 +203,19 @@ class Clock(StreamTelemetry):
     def __init__(self, wanted: int) -> None:
         super().__init__(Metrics("bench"), Health(60.0))
         self.stop = threading.Event()
-        self.first = self.last = 0.0
+        self._first: Cost | None = None
+        self.cost = Cost(0.0, 0.0)
         self._wanted = wanted
 
     def records_in(self, count: int, size: int) -> None:
         """See `Observer`."""
-        self.first = self.first or time.perf_counter()
+        self._first = self._first or Cost.now()
 
     def committed(self, records: int, outputs: Mapping[str, int], seconds: float) -> None:
         """See `Observer`."""
         self._wanted -= records
-        self.last = time.perf_counter()
+        now, first = Cost.now(), self._first or Cost.now()
+        self.cost = Cost(now.seconds - first.seconds, now.cpu - first.cpu)
         if self._wanted <= 0:
             self.stop.set()
 
@@ -210,8 +227,8 @@ def _stream(
     bootstrap: str,
     here: Path,
     stages: dict[str, list[float]],
-) -> float:
-    """Seconds from the first record delivered to the last one committed, all photos waiting in Kafka."""
+) -> Cost:
+    """From the first record delivered to the last one committed, all photos waiting in Kafka."""
     name = here.name
     settings = settings.model_copy(
         update={
@@ -268,7 +285,7 @@ def _stream(
         ).run(clock.stop)
     finally:
         index.close()
-    return clock.last - clock.first
+    return clock.cost
 
 
 def _no_references(uri: str) -> bytes:
@@ -280,11 +297,14 @@ def _print(report: Mapping[str, Any]) -> None:
         f"{report['photos']} photos of {report['bytes_a_photo'] / 1000:.0f} kB, {report['rounds']} rounds, "
         f"{report['threads']} threads on {report['cpus']} CPUs\n"
     )
-    print(f"{'damages':>12} {'bare loop/s':>12} {'stream/s':>10} {'ratio':>7}")
+    print(
+        f"{'damages':>12} {'bare loop/s':>12} {'stream/s':>10} {'ratio':>7} {'bare CPU ms':>12} {'stream':>7}"
+    )
     for row in report["results"]:
         print(
             f"{row['damages']!s:>12} {row['bare_photos_per_second']:>12.1f} "
-            f"{row['stream_photos_per_second']:>10.1f} {row['ratio']:>7.2f}"
+            f"{row['stream_photos_per_second']:>10.1f} {row['ratio']:>7.2f} "
+            f"{row['bare_cpu_milliseconds']:>12.1f} {row['stream_cpu_milliseconds']:>7.1f}"
         )
     print("\nmilliseconds a photo, by stage (on its thread; stages overlap)\n")
     names = sorted({name for row in report["results"] for name in row["stage_milliseconds_a_photo"]})

@@ -78,6 +78,19 @@ def test_each_query_of_a_batch_gets_its_own_answer(index: DamageIndex, sighting:
     assert index.search([], limit=1) == []
 
 
+def test_what_is_left_out_of_a_search_gives_its_place_to_the_next(index: DamageIndex, sighting: Make) -> None:
+    stored = [sighting(claim=f"C-{i}", noise=0.3 * i) for i in range(6)]
+    index.upsert(stored)
+    queries = [sighting(claim="query", photo=str(i)) for i in range(2)]
+    nearest, _ = index.search(queries, limit=2)
+    first = nearest[0].sighting.damage.damage_id
+    without, all_of_them = index.search(queries, limit=2, but=[{first}, set()])
+    assert first not in {c.sighting.damage.damage_id for c in without}
+    assert without[0].sighting.damage == nearest[1].sighting.damage
+    assert len(without) == 2
+    assert all_of_them[0].sighting.damage.damage_id == first
+
+
 def test_a_claim_never_meets_itself(index: DamageIndex, sighting: Make) -> None:
     index.upsert([sighting(claim="C-1", photo=p, photo_hash=5) for p in ("a", "b")])
     again = sighting(claim="C-1", photo="c", photo_hash=5)

@@ -6,7 +6,7 @@ batches, crashes (what was remembered stays, what was not committed comes again)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import combinations
@@ -51,16 +51,23 @@ class MemoryIndex:
         self.points.update({sighting.damage.damage_id: sighting for sighting in sightings})
 
     def search(
-        self, queries: Sequence[Sighting], limit: int, *, features: bool = True
+        self,
+        queries: Sequence[Sighting],
+        limit: int,
+        *,
+        features: bool = True,
+        but: Sequence[Collection[UUID]] | None = None,
     ) -> list[list[Candidate]]:
         self.widest = max(self.widest, limit)
         return [
             [
                 Candidate(point, 1.0)
                 for point in self.points.values()
-                if point.photo.sha256 == query.photo.sha256 and point.photo.claim_id != query.photo.claim_id
+                if point.photo.sha256 == query.photo.sha256
+                and point.photo.claim_id != query.photo.claim_id
+                and point.damage.damage_id not in left_out
             ][:limit]
-            for query in queries
+            for query, left_out in zip(queries, but or [()] * len(queries), strict=True)
         ]
 
     def complete(self, sightings: Sequence[Sighting]) -> dict[UUID, Sighting]:

@@ -208,6 +208,8 @@ def _filter(scope: Scope) -> edge.Filter:
     must_not: list[edge.ConditionType] = (
         [_is(codec.CLAIM, scope.except_claim)] if scope.except_claim is not None else []
     )
+    if scope.except_ids:
+        must_not.append(edge.HasIdCondition(set(scope.except_ids)))
     return edge.Filter(must=must, must_not=must_not)
 
 

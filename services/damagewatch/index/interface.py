@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -54,9 +54,16 @@ class DamageIndex(Protocol):
         ...
 
     def search(
-        self, queries: Sequence[Sighting], limit: int, *, features: bool = True
+        self,
+        queries: Sequence[Sighting],
+        limit: int,
+        *,
+        features: bool = True,
+        but: Sequence[Collection[UUID]] | None = None,
     ) -> list[list[Candidate]]:
         """For each query its at most `limit` nearest damages of other claims of its tenant, nearest first.
+
+        `but` names for each query damages that must not be among them.
 
         Without `features` the sightings have no local features and a black thumbnail, which are 98 % of what
         is stored of them: `complete` reads them for the few that are worth it.

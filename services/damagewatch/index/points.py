@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, TypeVar
@@ -41,6 +41,8 @@ class Scope:
     """Only points with one of these keys."""
     ids: frozenset[uuid.UUID] | None = None
     """Only these points."""
+    except_ids: frozenset[uuid.UUID] = frozenset()
+    """All points but these."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.tenant, str) or not self.tenant:
@@ -111,7 +113,12 @@ class PointIndex(ABC):
             )
 
     def search(
-        self, queries: Sequence[Sighting], limit: int, *, features: bool = True
+        self,
+        queries: Sequence[Sighting],
+        limit: int,
+        *,
+        features: bool = True,
+        but: Sequence[Collection[uuid.UUID]] | None = None,
     ) -> list[list[Candidate]]:
         """See `DamageIndex.search`.
 
@@ -121,7 +128,12 @@ class PointIndex(ABC):
             return []
         for query in queries:
             self._check(query)
-        found = self._read([Query(_others(q.photo), limit, q.embedding.tolist()) for q in queries])
+        found = self._read(
+            [
+                Query(_others(query.photo, but=frozenset(left_out)), limit, query.embedding.tolist())
+                for query, left_out in zip(queries, but or [()] * len(queries), strict=True)
+            ]
+        )
         known = self._sightings(
             (
                 (query.photo.tenant, hit.id)
@@ -216,8 +228,10 @@ class PointIndex(ABC):
         return known
 
 
-def _others(photo: PhotoRef, copy_keys: tuple[str, ...] | None = None) -> Scope:
-    return Scope(tenant=photo.tenant, except_claim=photo.claim_id, copy_keys=copy_keys)
+def _others(
+    photo: PhotoRef, copy_keys: tuple[str, ...] | None = None, but: frozenset[uuid.UUID] = frozenset()
+) -> Scope:
+    return Scope(tenant=photo.tenant, except_claim=photo.claim_id, copy_keys=copy_keys, except_ids=but)
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -213,6 +213,8 @@ def _filter(scope: Scope) -> models.Filter:
     must_not: list[models.Condition] = (
         [_is(codec.CLAIM, scope.except_claim)] if scope.except_claim is not None else []
     )
+    if scope.except_ids:
+        must_not.append(models.HasIdCondition(has_id=list(scope.except_ids)))
     return models.Filter(must=must, must_not=must_not)
 
 

@@ -209,13 +209,18 @@ class Recognition:
         """For each photo, in its turn, the pairs of damages worth a closer look, without local features yet."""
         start = time.perf_counter()
         queries = [sighting for perceived, _ in photos for sighting in perceived.sightings]
-        # Of this batch some lie ahead of others: with room for them, few have to be asked for again.
-        room = len(queries) if positions is not None else 0
-        answers = iter(self._index.search(queries, self._options.candidates + room, features=False))
+        answers = iter(
+            self._index.search(
+                queries,
+                self._options.candidates,
+                features=False,
+                but=_later_in(photos) if positions is not None else None,
+            )
+        )
         copies = self._index.copies(
             [perceived.sightings[0] for perceived, _ in photos],
             [perceived.mirrored_hash for perceived, _ in photos],
-            self._options.photos + room,
+            self._options.photos,
             features=False,
         )
         found: list[list[_Pair]] = []
@@ -224,12 +229,12 @@ class Recognition:
                 positions.advance(origin)
             query, mirrored_hash = perceived.sightings[0], perceived.mirrored_hash
             due = self._due(
-                same, self._options.photos, room, partial(self._copies, query, mirrored_hash), positions
+                same, self._options.photos, partial(self._copies, query, mirrored_hash), positions
             )
             pairs = [_Pair(query, copy.sighting, _COPY) for copy in due]
             for sighting in perceived.sightings:
                 nearest = self._due(
-                    next(answers), self._options.candidates, room, partial(self._nearest, sighting), positions
+                    next(answers), self._options.candidates, partial(self._nearest, sighting), positions
                 )
                 pairs.extend(_Pair(sighting, near.sighting, near.score) for near in nearest)
             found.append(pairs)
@@ -240,7 +245,6 @@ class Recognition:
         self,
         answer: Sequence[Hit],
         wanted: int,
-        room: int,
         ask: Callable[[int], Sequence[Hit]],
         positions: Positions | None,
     ) -> Sequence[Hit]:
@@ -252,7 +256,7 @@ class Recognition:
         """
         if positions is None:
             return answer
-        asked, most = wanted + room, wanted + room + _LEFTOVERS
+        asked, most = wanted, wanted + _LEFTOVERS
         while True:
             due = [hit for hit in answer if not positions.is_ahead(hit.sighting.origin)]
             if len(due) >= wanted or len(answer) < asked or asked == most:
@@ -337,3 +341,13 @@ def side_of(sighting: Sighting) -> AlertSide:
         height=sighting.height,
         received_at=sighting.received_at,
     )
+
+
+def _later_in(batch: Sequence[tuple[Perceived, Origin | None]]) -> list[frozenset[UUID]]:
+    """For each damage of a batch those of the photos behind its own, whose turn is still to come."""
+    behind: frozenset[UUID] = frozenset()
+    left_out: list[frozenset[UUID]] = []
+    for perceived, _ in reversed(batch):
+        left_out += [behind] * len(perceived.sightings)
+        behind |= {sighting.damage.damage_id for sighting in perceived.sightings}
+    return left_out[::-1]
