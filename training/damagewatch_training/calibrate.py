@@ -33,7 +33,7 @@ SIGNS = (1, 1, 1, 1, 1, 1, -1)
 SURELY_INLIERS, SURELY_ALIGNED = 100, 0.85
 """From which an unlabelled pair is no negative: of 37 pairs with so many inliers that were looked at all were the
 same damage, and the nearest of different cars (one model on one turntable) align by 0.79."""
-WEIGHT_OF_TRUE = 0.1
+WEIGHT_OF_TRUE = 0.01
 """Of a true pair in the fit, a false one being 1: true pairs are rare in the field, so that what tells them from the
 rare look-alikes matters more than what tells them from most."""
 
@@ -240,7 +240,7 @@ def monotone_logistic(
     y: NDArray[np.bool_],
     weight: NDArray[np.float64],
     signs: Sequence[int],
-    penalty: float = 1e-3,
+    penalty: float = 1e-5,
 ) -> tuple[NDArray[np.float64], float]:
     """Logistic regression whose coefficients keep given signs (or are 0), with an L2 penalty on them.
 

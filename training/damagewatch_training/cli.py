@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 import typer
 from rich import print as show
@@ -176,6 +177,20 @@ def evaluate_pairs(root: Data, folder: Folder = MODELS) -> None:
     train = {photo.name for photo in data.train_split(root)}
     held_out = [pair for pair in data.pairs(root) if not {pair.a, pair.b} <= train]
     show(evaluate.pairs(folder, root, held_out))
+
+
+@evaluate_app.command("returns")
+def evaluate_returns(
+    root: Data,
+    folder: Folder = MODELS,
+    count: Annotated[int, typer.Option("--photos", help="How many val photos.", min=50)] = 400,
+    again: Annotated[int, typer.Option(help="How many of them come again.", min=20)] = 100,
+    seed: Seed = 11,
+) -> None:
+    """Val photos that come again, rephotographed, a fifth of them mirrored: how many alert, and how many falsely."""
+    photos = [*data.damage_polygons(root, "val"), *data.severity(root, "val")]
+    chosen = [photos[i] for i in np.random.default_rng(seed).permutation(len(photos))[:count]]
+    show(evaluate.returns(folder, chosen, data.pairs(root), again, seed))
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from damagewatch.vision.perceive import Perception
 from damagewatch.vision.regions import window
 from damagewatch.vision.resample import cut, fitted
 from damagewatch_training import imagenet, metrics, windows
-from damagewatch_training.calibrate import closest, perceive
+from damagewatch_training.calibrate import candidates, closest, perceive
 from damagewatch_training.data import Pair, Photo
 from damagewatch_training.detector import GREY, SIZE, label_map
 
@@ -149,6 +149,30 @@ def pairs(folder: Path, root: Path, known: Sequence[Pair]) -> dict[str, dict[str
     return {
         verdict: {"pairs": len(said), "alerted": round(float(np.mean(said)), 4)}
         for verdict, said in sorted(alerted.items())
+    }
+
+
+def returns(
+    folder: Path, photos: list[Photo], known: Sequence[Pair], again: int, seed: int
+) -> dict[str, int]:
+    """What the service alerts when some of `photos` come again: as `calibrate.candidates`, with the calibration.
+
+    Returns:
+        `again`, the photos photographed again, and how many were `alerted`; `photos`, those that asked for each
+        other, and how many `alerted_falsely`.
+    """
+    models = Models.load(folder)
+    evidence = candidates(photos, known, models, again, seed)
+    alerts = [
+        pair for pair in evidence.pairs if judge(pair.query, pair.match, models.calibration) is not None
+    ]
+    true = {pair.query.photo.photo_id for pair in alerts if pair.same} & set(evidence.again)
+    false = {pair.query.photo.photo_id for pair in alerts if not pair.same}
+    return {
+        "again": len(evidence.again),
+        "alerted": len(true),
+        "photos": evidence.photos,
+        "alerted_falsely": len(false),
     }
 
 
