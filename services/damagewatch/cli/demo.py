@@ -49,7 +49,10 @@ def demo(
     directory: Annotated[
         Path, typer.Option(help="Folder for all that the demo makes; emptied first.")
     ] = Path("data/demo"),
-    seed: Annotated[int, typer.Option(help="The same seed plants the same returns.")] = 7,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Makes other photos; default: the seed that the drawn set was looked over with."),
+    ] = None,
 ) -> None:
     """Show the main job: photos into a real Kafka, alerts out of it, the evidence on a page.
 
@@ -91,18 +94,18 @@ def _emptied(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
 
 
-def _photos(photos: Path | None, target: Path, seed: int) -> DemoSet:
+def _photos(photos: Path | None, target: Path, seed: int | None) -> DemoSet:
     if photos is None:
-        from damagewatch.synthesis.drawn_set import demo_set
+        from damagewatch.synthesis.drawn_set import SEED, demo_set
 
         output.note("drawing photos of damaged cars")
-        return demo_set(target, seed)
+        return demo_set(target, SEED if seed is None else seed)
     from damagewatch.synthesis.rephotographed_set import rephotographed_set
 
     if not photos.is_dir():
         raise Failure(f"no such folder: {photos}", 2)
     output.note(f"photographing a tenth of {photos} again")
-    made = rephotographed_set(photos, target, seed)
+    made = rephotographed_set(photos, target, seed or 0)
     if not made.photos:
         raise Failure(f"no photos in {photos}", 2)
     return made
