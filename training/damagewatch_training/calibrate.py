@@ -165,12 +165,14 @@ def _is_seen_in(query: Damage, match: Damage, back: NDArray[np.float64], photo: 
 
 
 def _verified(perceived: Perceived, query: Sighting, match: Sighting, *, same: bool) -> list[Candidate]:
+    """The pair with its better geometry, plain or mirrored; none if there is neither."""
+    found = []
     for mirrored in (False, True):
         asked = perceived.mirrored(query) if mirrored else query
         geometry = decide.compared(asked, match, mirrored)
         if geometry is not None:
-            return [Candidate(asked, match, decide.measure(asked, match, geometry), same)]
-    return []
+            found.append(Candidate(asked, match, decide.measure(asked, match, geometry), same))
+    return sorted(found, key=lambda pair: -pair.signals.inliers)[:1]
 
 
 def fitted(evidence: Evidence, returning: float = 0.003, false_alerts: float = 0.001) -> Fitted:
