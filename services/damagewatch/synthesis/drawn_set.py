@@ -187,9 +187,10 @@ def _story(seed: int) -> tuple[list[Shot], list[Copy]]:
 
 
 def _drawn(shots: list[Shot], seed: int, width: int) -> dict[PhotoKey, bytes]:
-    """The photos' files. A subject is drawn once, however often it is photographed."""
+    """The photos' files. A subject is drawn once, however often it is photographed, and a car at one place."""
     subjects = list(dict.fromkeys(shot.subject for shot in shots))
-    places = {claim: _place(claim, seed) for claim in {shot.claim for shot in shots}}
+    homes = {shot.subject.car: shot.claim for shot in reversed(shots)}
+    places = {shot.claim: _place(homes[shot.subject.car], seed) for shot in shots}
 
     def of(subject: Subject) -> Iterator[tuple[PhotoKey, bytes]]:
         surface = draw(subject.car, subject.view)
