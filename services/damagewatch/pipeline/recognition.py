@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -66,7 +66,7 @@ class Options:
     photos: int = 20
     """Photos among them that are verified."""
     pairs: int = 3
-    """Pairs of damages that are verified for each of these photos."""
+    """Pairs of damages that are verified for each of these photos; all, where these have something in common."""
     least_cosine: float = 0.4
     """Of two damages that are verified. Of 33 real pairs of photographs of one damage the least alike had 0.43,
     of 300 rephotographs 99 in 100 more than 0.53."""
@@ -167,8 +167,9 @@ class Recognition:
         chosen = [self._chosen(pairs) for pairs in candidates]
         # The bulk of what is stored of a damage, its local features, is read for these few alone.
         start = time.perf_counter()
+        first = self._options.pairs
         known = self._index.complete(
-            [pair.candidate for photos in chosen for pairs in photos for pair in pairs]
+            [pair.candidate for photos in chosen for pairs in photos for pair in pairs[:first]]
         )
         self._observe("read", time.perf_counter() - start)
         return [
@@ -271,12 +272,12 @@ class Recognition:
         return self._index.copies([photo], [mirrored_hash], limit, features=False)[0]
 
     def _chosen(self, pairs: Sequence[_Pair]) -> list[list[_Pair]]:
-        """The most alike pairs of the most alike photos, by photo."""
+        """The pairs of the most alike photos, by photo, the most alike first."""
         by_photo: dict[PhotoRef, list[_Pair]] = defaultdict(list)
         for pair in sorted(pairs, key=lambda pair: -pair.alike):
             if pair.alike >= self._options.least_cosine:
                 by_photo[pair.candidate.photo].append(pair)
-        return [pairs[: self._options.pairs] for pairs in list(by_photo.values())[: self._options.photos]]
+        return list(by_photo.values())[: self._options.photos]
 
     def _decided(
         self, perceived: Perceived, photos: Sequence[Sequence[_Pair]], known: Mapping[UUID, Sighting]
@@ -294,19 +295,32 @@ class Recognition:
     def _best(
         self, perceived: Perceived, pairs: Sequence[_Pair], known: Mapping[UUID, Sighting]
     ) -> Match | None:
-        """The most telling pair of damages of two photos."""
-        known_registrations: decide.Registered = {}
-        return decide.most_telling(
-            match
-            for pair in pairs
-            if (candidate := known.get(pair.candidate.damage.damage_id)) is not None  # erased meanwhile
-            and (
-                match := decide.judge(
-                    pair.query, candidate, self._calibration, perceived.mirrored, known_registrations
-                )
-            )
-            and (match.kind is not AlertKind.SIMILAR_DAMAGE or self._options.similar_damage)
-        )
+        """The most telling pair of damages of two photos.
+
+        The first few pairs tell whether the photos have anything in common; if so, the others are judged too.
+        """
+        registered: decide.Registered = {}
+        first, others = pairs[: self._options.pairs], pairs[self._options.pairs :]
+        matches = list(self._matches(perceived, first, known, registered))
+        if others and any(registration is not None for registration in registered.values()):
+            known = self._index.complete([pair.candidate for pair in others])
+            matches += self._matches(perceived, others, known, registered)
+        return decide.most_telling(matches)
+
+    def _matches(
+        self,
+        perceived: Perceived,
+        pairs: Sequence[_Pair],
+        known: Mapping[UUID, Sighting],
+        registered: decide.Registered,
+    ) -> Iterator[Match]:
+        for pair in pairs:
+            candidate = known.get(pair.candidate.damage.damage_id)
+            if candidate is None:  # erased meanwhile
+                continue
+            match = decide.judge(pair.query, candidate, self._calibration, perceived.mirrored, registered)
+            if match and (match.kind is not AlertKind.SIMILAR_DAMAGE or self._options.similar_damage):
+                yield match
 
     def _alert(self, match: Match, now: datetime) -> Alert:
         return Alert(
