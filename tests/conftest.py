@@ -6,8 +6,14 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from damagewatch.broker.development import DevelopmentKafka
+
+# Examples are drawn anew on a developer's machine, and the same on every run that decides whether code lands.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")
