@@ -242,7 +242,7 @@ class Index(Group):
     )
     timeout: Seconds = Field(default=10.0, description="Seconds to wait for an answer of the Qdrant server.")
     candidates: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=50, description="Nearest damages of other claims that are looked at for each damage."
+        default=30, description="Nearest damages of other claims that are looked at for each damage."
     )
 
     @model_validator(mode="after")

@@ -25,6 +25,7 @@ from damagewatch.domain import (
     Alert,
     AlertKind,
     AlertSide,
+    DamageType,
     Detections,
     Match,
     Origin,
@@ -42,6 +43,9 @@ _COPY = 2.0
 """Alike beyond any cosine: the photos' hashes agree."""
 
 Hit = TypeVar("Hit", Candidate, Copy)
+
+_MUCH = 40
+"""Inliers of two windows, from which on their photos have much in common."""
 
 _LEFTOVERS = 1000
 """Damages to come that a search looks past: a crash leaves fewer. A stream read again from its beginning has the
@@ -61,12 +65,12 @@ class _Pair:
 class Options:
     """How widely is searched."""
 
-    candidates: int = 50
+    candidates: int = 30
     """Nearest damages that the index returns for each damage."""
-    photos: int = 50
+    photos: int = 30
     """Photos among them that are verified."""
-    pairs: int = 3
-    """Pairs of damages that are verified for each of these photos; all, where these have something in common."""
+    pairs: int = 2
+    """Pairs of damages that are verified for each of these photos; all, where these have much in common."""
     least_cosine: float = 0.42
     """Of two damages that are verified. Of 33 real pairs of photographs of one damage the least alike had 0.43,
     of 300 rephotographs 99 in 100 more than 0.53."""
@@ -297,12 +301,12 @@ class Recognition:
     ) -> Match | None:
         """The most telling pair of damages of two photos.
 
-        The first few pairs tell whether the photos have anything in common; if so, the others are judged too.
+        The first few pairs tell whether the photos have much in common; if so, the others are judged too.
         """
         registered: decide.Registered = {}
         first, others = pairs[: self._options.pairs], pairs[self._options.pairs :]
         matches = list(self._matches(perceived, first, known, registered))
-        if others and any(registration is not None for registration in registered.values()):
+        if others and any(found is not None and len(found.points) >= _MUCH for found in registered.values()):
             known = self._index.complete([pair.candidate for pair in others])
             matches += self._matches(perceived, others, known, registered)
         return decide.most_telling(matches)
@@ -318,7 +322,10 @@ class Recognition:
             candidate = known.get(pair.candidate.damage.damage_id)
             if candidate is None:  # erased meanwhile
                 continue
-            match = decide.judge(pair.query, candidate, self._calibration, perceived.mirrored, registered)
+            # A mirrored photo is found as a whole; to turn every damage as well costs an inference each.
+            whole = pair.query.damage.type is DamageType.WHOLE
+            mirrored = perceived.mirrored if whole else None
+            match = decide.judge(pair.query, candidate, self._calibration, mirrored, registered)
             if match and (match.kind is not AlertKind.SIMILAR_DAMAGE or self._options.similar_damage):
                 yield match
 
