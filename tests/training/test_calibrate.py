@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("scipy", reason="the extra `train` is not installed")
 
-from damagewatch_training import calibrate
-from damagewatch_training.data import Pair, Photo
+from damagewatch_training.calibrate import fit as calibrate
+from damagewatch_training.data.sources import Pair, Photo
 
 
 def sample(weights: list[float], intercept: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:

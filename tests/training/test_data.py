@@ -4,32 +4,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from damagewatch.domain import Box
-from damagewatch_training import data, windows
+from damagewatch_training.data import sources, windows
 
 NAMES = [f"photo-{letter}" for letter in "abcdefgh"]
 NAME = st.sampled_from(NAMES)
 PAIRS = st.lists(
-    st.builds(data.Pair, NAME, NAME, st.sampled_from(["copy", "same", "mirror", "diff", "unsure"]))
+    st.builds(sources.Pair, NAME, NAME, st.sampled_from(["copy", "same", "mirror", "diff", "unsure"]))
 )
 
 
-def photos() -> list[data.Photo]:
-    return [data.Photo(name, path=None) for name in NAMES]  # type: ignore[arg-type]
+def photos() -> list[sources.Photo]:
+    return [sources.Photo(name, path=None) for name in NAMES]  # type: ignore[arg-type]
 
 
-def linked(known: list[data.Pair], start: str) -> set[str]:
+def linked(known: list[sources.Pair], start: str) -> set[str]:
     """All that the pairs join to `start`, by growing until nothing changes."""
     group = {start}
     while True:
-        more = {n for p in known if p.verdict in data.SAME and group & {p.a, p.b} for n in (p.a, p.b)} - group
+        more = {
+            n for p in known if p.verdict in sources.SAME and group & {p.a, p.b} for n in (p.a, p.b)
+        } - group
         if not more:
             return group
         group |= more
 
 
 @given(PAIRS, st.sets(NAME))
-def test_no_photo_leaks_and_each_group_keeps_one(known: list[data.Pair], held_out: set[str]) -> None:
-    kept = [photo.name for photo in data.without_leaks(photos(), held_out, known)]
+def test_no_photo_leaks_and_each_group_keeps_one(known: list[sources.Pair], held_out: set[str]) -> None:
+    kept = [photo.name for photo in sources.without_leaks(photos(), held_out, known)]
     for name in NAMES:
         group = linked(known, name)
         expected = 0 if group & held_out else 1
@@ -37,8 +39,8 @@ def test_no_photo_leaks_and_each_group_keeps_one(known: list[data.Pair], held_ou
 
 
 def test_pairs_of_different_cars_join_nothing() -> None:
-    known = [data.Pair("photo-a", "photo-b", "diff")]
-    assert len(data.without_leaks(photos(), {"photo-a"}, known)) == len(NAMES) - 1
+    known = [sources.Pair("photo-a", "photo-b", "diff")]
+    assert len(sources.without_leaks(photos(), {"photo-a"}, known)) == len(NAMES) - 1
 
 
 def test_a_box_is_mapped_by_its_corners() -> None:

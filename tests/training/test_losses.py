@@ -11,9 +11,10 @@ torch = pytest.importorskip("torch", reason="the extra `train` (PyTorch) is not 
 pytest.importorskip("segmentation_models_pytorch", reason="the extra `train` is not installed")
 
 from damagewatch.domain import Box  # noqa: E402
-from damagewatch_training import detector, embedder  # noqa: E402
-from damagewatch_training.data import Label, Photo  # noqa: E402
-from damagewatch_training.schedule import warm_cosine  # noqa: E402
+from damagewatch_training.data.sources import Label, Photo  # noqa: E402
+from damagewatch_training.detector import train as detector  # noqa: E402
+from damagewatch_training.embedder import train as embedder  # noqa: E402
+from damagewatch_training.experiment.schedule import warm_cosine  # noqa: E402
 
 
 def unit(rng: np.random.Generator, *shape: int) -> np.ndarray:

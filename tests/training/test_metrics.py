@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from damagewatch_training import metrics
+from damagewatch_training.evaluate import metrics
 
 SCORES = st.integers(-3, 3).map(float)  # few values, so that there are ties
 

@@ -14,8 +14,8 @@ from rich.progress import track
 
 from damagewatch.domain import Box
 from damagewatch.synthesis.rephotograph import rephotograph
-from damagewatch_training import windows
-from damagewatch_training.data import Photo
+from damagewatch_training.data import windows
+from damagewatch_training.data.sources import Photo
 
 Image = NDArray[np.uint8]
 

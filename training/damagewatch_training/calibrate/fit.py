@@ -23,8 +23,9 @@ from damagewatch.vision import decide
 from damagewatch.vision.calibration import Calibration, Thresholds, features
 from damagewatch.vision.models import Models
 from damagewatch.vision.perceive import Perceived, Perception
-from damagewatch_training import metrics, windows
-from damagewatch_training.data import SAME, Pair, Photo
+from damagewatch_training.data import windows
+from damagewatch_training.data.sources import SAME, Pair, Photo
+from damagewatch_training.evaluate import metrics
 
 CANDIDATES, PHOTOS, PAIRS = 20, 8, 2
 """How widely the service searches by default: damages for a damage, photos, pairs of damages of two photos."""

@@ -25,10 +25,12 @@ from damagewatch.vision.models import Models
 from damagewatch.vision.perceive import Perception
 from damagewatch.vision.regions import window
 from damagewatch.vision.resample import cut, fitted
-from damagewatch_training import imagenet, metrics, windows
-from damagewatch_training.calibrate import candidates, closest, perceive
-from damagewatch_training.data import Pair, Photo
-from damagewatch_training.detector import GREY, SIZE, label_map
+from damagewatch_training.calibrate.fit import candidates, closest, perceive
+from damagewatch_training.data import windows
+from damagewatch_training.data.sources import Pair, Photo
+from damagewatch_training.detector.train import GREY, SIZE, label_map
+from damagewatch_training.evaluate import metrics
+from damagewatch_training.experiment import imagenet
 
 Embed = Callable[[Decoded, Box], NDArray[np.float32]]
 

@@ -22,10 +22,10 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
-from damagewatch_training import checkpoint, imagenet
-from damagewatch_training.data import Photo
-from damagewatch_training.export import to_onnx
-from damagewatch_training.schedule import set_rates
+from damagewatch_training.data.sources import Photo
+from damagewatch_training.experiment import checkpoint, imagenet
+from damagewatch_training.experiment.schedule import set_rates
+from damagewatch_training.export.onnx import to_onnx
 
 SIZE = 384
 GREY = 127

@@ -1,0 +1,1 @@
+"""The detector: its networks, its examples, its training."""

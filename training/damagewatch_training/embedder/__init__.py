@@ -1,0 +1,1 @@
+"""The embedder: what it learns from, its networks, its losses, its training."""

@@ -1,0 +1,1 @@
+"""How good a method is: metrics, one protocol for all, reports."""

@@ -1,0 +1,1 @@
+"""From torch to the folder of models that the service loads."""
