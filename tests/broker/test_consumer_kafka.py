@@ -34,7 +34,8 @@ def member(stream: Stream) -> Iterator[Callable[[KafkaOptions], GroupConsumer]]:
         consumer.close(2)
 
 
-def poll_until(true: Callable[[], bool], *consumers: GroupConsumer, seconds: float = 30) -> list[Record]:
+def poll_until(true: Callable[[], bool], *consumers: GroupConsumer, seconds: float = 90) -> list[Record]:
+    """Two members polled by turns on one thread make each other wait: a rebalance takes up to half a minute."""
     records: list[Record] = []
     deadline = time.monotonic() + seconds
     while not true():
