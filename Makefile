@@ -63,9 +63,11 @@ train: .venv/.train ## The training environment (torch): then .venv/bin/damagewa
 
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml
 lock: $(UV) ## Resolves the locks again (ARGS=--upgrade for newer versions)
-	$(COMPILE) $(ARGS) --extra cpu --extra kafka-dev -o locks/serve.txt
-	$(COMPILE) $(ARGS) --extra cpu --extra kafka-dev --extra test --extra lint -c locks/serve.txt -o locks/develop.txt
-	$(COMPILE) $(ARGS) --extra cpu --extra kafka-dev --extra test --extra lint --extra train -c locks/develop.txt -o locks/train.txt
+	$(COMPILE) $(ARGS) --extra cpu --extra kafka-dev --extra capacity -o locks/serve.txt
+	$(COMPILE) $(ARGS) --extra cpu --extra kafka-dev --extra capacity --extra test --extra lint --extra deploy -c locks/serve.txt -o locks/develop.txt
+	$(COMPILE) $(ARGS) --extra cpu --extra kafka-dev --extra capacity --extra test --extra lint --extra deploy --extra train -c locks/develop.txt -o locks/train.txt
+	$(COMPILE) $(ARGS) --extra cpu --extra s3 --extra gcs -c locks/serve.txt -o locks/image-cpu.txt
+	$(COMPILE) $(ARGS) --extra cuda --extra s3 --extra gcs -c locks/serve.txt -o locks/image-gpu.txt
 
 clean: ## Removes what was built; your data folder stays
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
