@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
+from damagewatch.cli.failure import code_of, explain
+from damagewatch.cli.output import note
 from damagewatch_training.cli import calibrate, data, evaluate, export, train
+from damagewatch_training.data.dataset import DataRefusedError
 
 app = typer.Typer(
     name="damagewatch-train",
@@ -24,5 +29,14 @@ app.add_typer(evaluate.app, name="evaluate")
 
 
 def main() -> None:
-    """Runs the command line."""
-    app()
+    """Runs the command line: exit code 0 good, 1 failed, 2 wrong usage; 130 after Ctrl-C."""
+    try:
+        app()
+    except (KeyboardInterrupt, EOFError):
+        sys.exit(130)
+    except Exception as error:
+        reason = str(error) if isinstance(error, DataRefusedError) else explain(error)
+        if reason is None:
+            raise
+        note(f"damagewatch-train: {reason}")
+        sys.exit(code_of(error))

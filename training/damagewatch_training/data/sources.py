@@ -1,7 +1,8 @@
 """The photos that are trained on: where they lie, what is labelled, and which must not be mixed.
 
-Folders, below one root: `damage-polygons` (COCO: polygon, severity and type), `damaged-parts` (COCO: polygon of
-each damaged part), `severity` (one folder a class). `same_damage_pairs.csv` lists pairs of photos that look alike.
+The root is a data set as `data import` makes it (`data.dataset`), or holds the folders that the shipped models were
+trained on: `damage-polygons` (COCO: polygon, severity and type), `damaged-parts` (COCO: polygon of each damaged
+part), `severity` (one folder a class); `same_damage_pairs.csv` lists pairs of photos that look alike.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from damagewatch.domain import Box
+
+if TYPE_CHECKING:
+    from damagewatch_training.data.dataset import Dataset
 
 TYPES = ("scratch", "dent", "broken")
 SEVERITIES = ("minor", "moderate", "severe")
@@ -62,22 +67,31 @@ class Pair:
 
 def damage_polygons(root: Path, split: str) -> list[Photo]:
     """Photos of `split` ("train" or "val") with damages labelled by polygon, type and severity."""
+    if (imported := _imported(root)) is not None:
+        return [photo for photo in imported.labelled(split) if any(_typed(x) for x in photo.labels)]
     return _coco(root, Path("damage-polygons") / split, root / "damage-polygons" / f"{split}.json")
 
 
 def damaged_parts(root: Path) -> list[Photo]:
     """Photos whose damaged parts are outlined: coarse."""
+    if (imported := _imported(root)) is not None:
+        photos = imported.labelled("train")
+        return [photo for photo in photos if photo.labels and not any(_typed(x) for x in photo.labels)]
     return _coco(root, Path("damaged-parts/images"), root / "damaged-parts" / "annotations.json")
 
 
 def severity(root: Path, split: str) -> list[Photo]:
     """Photos without regions."""
+    if (imported := _imported(root)) is not None:
+        return [photo for photo in imported.labelled(split) if not photo.labels]
     folder = root / "severity" / split
     return [Photo(str(path.relative_to(root)), path) for path in sorted(folder.glob("*/*.*"))]
 
 
 def pairs(root: Path) -> list[Pair]:
     """The pairs that look alike, as judged."""
+    if (imported := _imported(root)) is not None:
+        return imported.judged()
     with (root / "same_damage_pairs.csv").open(newline="") as lines:
         return [Pair(row["a"], row["b"], row["verdict"]) for row in csv.DictReader(lines)]
 
@@ -104,6 +118,16 @@ def without_leaks(photos: Iterable[Photo], held_out: set[str], known: Iterable[P
             closed.add(key)
             kept.append(photo)
     return kept
+
+
+def _imported(root: Path) -> Dataset | None:
+    from damagewatch_training.data import dataset
+
+    return dataset.load(root) if dataset.is_dataset(root) else None
+
+
+def _typed(label: Label) -> bool:
+    return label.type is not None or label.severity is not None
 
 
 def _groups(known: Iterable[Pair]) -> dict[str, str]:
