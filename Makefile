@@ -61,11 +61,13 @@ trials: .venv/.develop ## The hard promises, tried on a real Kafka: recall, kill
 
 train: .venv/.train ## The training environment (torch): then .venv/bin/damagewatch-train --help
 
-COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml
+RESOLVE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+COMPILE := $(RESOLVE) pyproject.toml
 lock: $(UV) ## Resolves the locks again (ARGS=--upgrade for newer versions)
 	$(COMPILE) $(ARGS) --extra cpu --extra kafka-dev --extra capacity -o locks/serve.txt
 	$(COMPILE) $(ARGS) --extra cpu --extra kafka-dev --extra capacity --extra test --extra lint --extra deploy -c locks/serve.txt -o locks/develop.txt
 	$(COMPILE) $(ARGS) --extra cpu --extra kafka-dev --extra capacity --extra test --extra lint --extra deploy --extra train -c locks/develop.txt -o locks/train.txt
+	$(RESOLVE) $(ARGS) --group build -o locks/build.txt
 	$(COMPILE) $(ARGS) --extra cpu --extra s3 --extra gcs -c locks/serve.txt -o locks/image-cpu.txt
 	$(COMPILE) $(ARGS) --extra cuda --extra s3 --extra gcs -c locks/serve.txt -o locks/image-gpu.txt
 
