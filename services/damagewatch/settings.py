@@ -420,11 +420,30 @@ class Telemetry(Group):
     heartbeat_timeout: Seconds = Field(
         default=60.0, description="Seconds without polling after which /livez says that the matcher hangs."
     )
+    refused_wait: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = Field(
+        default=0.0,
+        description="Seconds that a matcher whose models are refused goes on answering probes and Prometheus, "
+        "so that somebody learns of it, before it ends; 60 where it is restarted by itself.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least level that is logged: DEBUG, INFO, WARNING or ERROR."
     )
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="json, console, or auto: console on a terminal, else json."
+    )
+
+
+class Tracing(Group):
+    """Traces of photos, by OpenTelemetry; needs the extra tracing."""
+
+    endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s/]+(/\S*)?$",
+        description="Where spans are sent, OTLP over HTTP, such as http://collector:4318/v1/traces; unset: nowhere.",
+    )
+    share: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.01,
+        description="Share of the photos traced whose sender does not say whether to, 0 to 1.",
     )
 
 
@@ -454,6 +473,7 @@ class Settings(BaseSettings):
     matcher: Matcher = Field(default_factory=Matcher)
     alerting: Alerting = Field(default_factory=Alerting)
     telemetry: Telemetry = Field(default_factory=Telemetry)
+    tracing: Tracing = Field(default_factory=Tracing)
 
     @model_validator(mode="after")
     def _fits(self) -> Settings:

@@ -47,7 +47,7 @@ def test_every_metric_follows_the_conventions(metrics: Metrics) -> None:
     for name, family in ours.items():
         assert family.documentation.endswith("."), name
         if family.type == "histogram":
-            assert name.endswith(("_seconds", "_photos")), name
+            assert name.endswith(("_seconds", "_photos", "_ratio")), name
         for sample in family.samples:
             assert not {"claim", "tenant", "photo", "claim_id", "photo_id"} & sample.labels.keys()
 

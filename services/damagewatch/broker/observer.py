@@ -33,7 +33,7 @@ class Observer(Protocol):
         """So many results were dropped because their partition had been taken from us meanwhile."""
 
     def assigned(self, partitions: int) -> None:
-        """The group was rebalanced, and so many partitions are ours now."""
+        """The group was rebalanced, and other partitions, so many, are ours now."""
 
     def waiting_for(self, dependency: str) -> None:
         """A dependency did not answer (`domain.DependencyDownError`); it is tried again after a pause."""

@@ -311,12 +311,14 @@ class StreamProcessor:
         if leases != self._leases:
             self._ledger.lease(leases)
             self._waiting = deque(r for r in self._waiting if leases.get(r.source) == r.lease)
+            others = leases.keys() != self._leases.keys()
             self._leases = leases
             if self._strategy is not None:
                 self._strategy.terminate()
                 self._strategy = None
             self._oldest_ms = self._ledger.oldest_timestamp_ms
-            self._observer.assigned(len(leases))
+            if others:  # a rewind gives the same partitions new leases
+                self._observer.assigned(len(leases))
         return records
 
     def _idle(self) -> None:

@@ -12,6 +12,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+import numpy as np
 import structlog
 
 import damagewatch
@@ -20,20 +21,23 @@ from damagewatch.broker.consumer import GroupConsumer
 from damagewatch.broker.deadletter import Breaker
 from damagewatch.broker.options import KafkaOptions
 from damagewatch.broker.processor import StreamProcessor
-from damagewatch.broker.record import OutgoingRecord
 from damagewatch.broker.transaction import TransactionSession
 from damagewatch.domain import DependencyDownError, Erasure
 from damagewatch.evidence import EvidenceStore
 from damagewatch.index import DamageIndex
 from damagewatch.matcher.outputs import TopicOutputs, dead_letters
-from damagewatch.matcher.strategy import Bounds, Done, MatcherStrategy
-from damagewatch.pipeline.recognition import Decided
-from damagewatch.settings import SettingError, Settings
+from damagewatch.matcher.strategy import Bounds, MatcherStrategy
+from damagewatch.matcher.telemetry import MatcherTelemetry
+from damagewatch.settings import PREFIX, SEPARATOR, SettingError, Settings
+from damagewatch.telemetry.drift import Drift
 from damagewatch.telemetry.health import Health
 from damagewatch.telemetry.metrics import Metrics
 from damagewatch.telemetry.server import TelemetryServer
 from damagewatch.telemetry.stream import StreamTelemetry
+from damagewatch.telemetry.tracing import Tracing, open_tracing
 from damagewatch.vision.decode import check_pixel_limit
+from damagewatch.vision.manifest import ModelRefusedError
+from damagewatch.vision.models import Models
 
 log = structlog.stdlib.get_logger("damagewatch.matcher")
 
@@ -89,8 +93,11 @@ def run(settings: Settings, stop: threading.Event) -> None:
             check_pixel_limit(settings.limits.limits())
         except RuntimeError as error:
             raise SettingError(str(error)) from None
-        models = load_models(settings)
+        models = _load(settings, metrics, health, stop)
         metrics.models(models.versions)
+        drift = _drift(models, metrics)
+        tracing = _tracing(settings, version)
+        closing.callback(tracing.close)
         index = open_index(settings, models)
         closing.callback(index.close)
         evidence = open_evidence(settings)
@@ -100,30 +107,29 @@ def run(settings: Settings, stop: threading.Event) -> None:
             alerts=settings.kafka.topics.alerts,
             dead_letters=letters,
         )
-        intake = make_intake(settings, models, evidence, metrics.stage)
-        recognition = make_recognition(settings, models, index, metrics.stage)
 
-        def counted(done: Done) -> tuple[OutgoingRecord, ...]:
-            if isinstance(done.verdict, Decided):
-                age = time.time() - done.record.timestamp_ms / 1000
-                metrics.decided(done.verdict.detections, done.verdict.alerts, age)
-            return outputs(done)
+        def observe(stage: str, seconds: float) -> None:
+            metrics.stage(stage, seconds)
+            tracing.stage(stage, seconds)
 
+        intake = make_intake(settings, models, evidence, observe)
+        recognition = make_recognition(settings, models, index, observe)
         breaker = Breaker(settings.matcher.breaker())
 
         def consume(options: KafkaOptions) -> None:
             consumer = GroupConsumer(options, [settings.kafka.topics.images])
+            watch = MatcherTelemetry(metrics, tracing, drift, options.worker)
 
             def make_strategy() -> MatcherStrategy:
                 return MatcherStrategy(
                     intake=intake,
                     recognition=recognition,
                     erase=ClaimEraser(index, evidence),
-                    outputs=counted,
+                    outputs=watch.telling(outputs),
                     starts=consumer.starts,
                     bounds=bounds_of(settings),
                     tenant=settings.tenant,
-                    observe_batch=metrics.batch,
+                    watch=watch,
                 )
 
             StreamProcessor(
@@ -156,6 +162,38 @@ def run(settings: Settings, stop: threading.Event) -> None:
             stop.set()
             watching.join(WATCH_SECONDS)
         log.info("matcher stopped")
+
+
+def _load(settings: Settings, metrics: Metrics, health: Health, stop: threading.Event) -> Models:
+    """The models. Where they are refused, that is told for a while before the process ends: no restart mends it."""
+    try:
+        return load_models(settings)
+    except ModelRefusedError as refused:
+        metrics.models_refused()
+        health.trip(str(refused))
+        log.error("models refused", detail=str(refused), ends_in=settings.telemetry.refused_wait)
+        stop.wait(settings.telemetry.refused_wait)
+        raise
+
+
+def _drift(models: Models, metrics: Metrics) -> Drift | None:
+    """Where the manifest says what the embedder was measured on, how far recent photos are from it."""
+    reference = models.manifest.embedder.statistics
+    if reference is None:
+        return None
+    drift = Drift(np.array(reference.mean, np.float32), reference.spread)
+    metrics.drift(drift)
+    return drift
+
+
+def _tracing(settings: Settings, version: str) -> Tracing:
+    given = settings.tracing
+    try:
+        return open_tracing(given.endpoint, given.share, version, settings.kafka.worker)
+    except ImportError:
+        raise SettingError(
+            f"{PREFIX}TRACING{SEPARATOR}ENDPOINT: needs the extra tracing: pip install 'damagewatch[tracing]'"
+        ) from None
 
 
 def _workers(settings: Settings) -> list[KafkaOptions]:
@@ -202,11 +240,14 @@ def _watch(index: DamageIndex, metrics: Metrics, health: Health, stop: threading
     """Off the hot path: measures and tidies the index, and tells probes when we are to stop."""
     tidied = time.monotonic()
     while True:
+        answers = False
         with suppress(DependencyDownError):
             metrics.index_points(index.count())
+            answers = True
             if time.monotonic() - tidied >= TIDY_SECONDS:
                 tidied = time.monotonic()
                 index.optimize()
+        metrics.dependency("index", answers, asked_by="watch")
         if stop.wait(WATCH_SECONDS):
             health.stop()
             return

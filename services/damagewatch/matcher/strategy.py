@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -99,6 +100,44 @@ class Outputs(Protocol):
         ...
 
 
+class Watch(Protocol):
+    """Told what happens, for metrics, logs and traces. None of the methods may raise or wait."""
+
+    def looking(self, record: Record) -> AbstractContextManager[None]:
+        """Around the work on one photo alone; on one of several threads."""
+        ...
+
+    def judging(self, records: Sequence[Record]) -> AbstractContextManager[None]:
+        """Around the work on a batch; on the batch thread."""
+        ...
+
+    def judged(self, batch: Sequence[Work], done: Sequence[Done], seconds: float) -> None:
+        """A batch has its verdicts, in its order; on the batch thread."""
+        ...
+
+    def queues(self, fill: Mapping[str, float]) -> None:
+        """How full each queue is, 0 to 1; on the polling thread."""
+        ...
+
+
+class Unwatched:
+    """Tells nobody."""
+
+    def looking(self, record: Record) -> AbstractContextManager[None]:
+        """See `Watch`."""
+        return nullcontext()
+
+    def judging(self, records: Sequence[Record]) -> AbstractContextManager[None]:
+        """See `Watch`."""
+        return nullcontext()
+
+    def judged(self, batch: Sequence[Work], done: Sequence[Done], seconds: float) -> None:
+        """See `Watch`."""
+
+    def queues(self, fill: Mapping[str, float]) -> None:
+        """See `Watch`."""
+
+
 class MatcherStrategy:
     """A `damagewatch.broker` strategy over one topic, for one assignment: see there for the five verbs.
 
@@ -116,7 +155,7 @@ class MatcherStrategy:
         starts: Mapping[Partition, int],
         bounds: Bounds,
         tenant: str,
-        observe_batch: Callable[[int], None] = lambda size: None,
+        watch: Watch | None = None,
     ) -> None:
         """Starts the stages' threads.
 
@@ -128,7 +167,7 @@ class MatcherStrategy:
             starts: of each partition of this assignment the offset that it starts from.
             bounds: how much is in work at once.
             tenant: of messages that name none.
-            observe_batch: told the size of each batch.
+            watch: told what happens, if anybody is.
         """
         self._intake = intake
         self._recognition = recognition
@@ -137,7 +176,7 @@ class MatcherStrategy:
         self._starts = starts
         self._positions = Positions()
         self._tenant = tenant
-        self._observe_batch = observe_batch
+        self._watch = watch or Unwatched()
         self._photos: ParallelStage[Record, Work] = ParallelStage(
             self._look,
             threads=bounds.threads,
@@ -176,7 +215,15 @@ class MatcherStrategy:
         """See `Strategy`."""
         self._between.extend(self._photos.poll())
         self._hand_on()
-        return self._processed(self._batches.poll())
+        results = self._processed(self._batches.poll())
+        self._watch.queues(
+            {
+                "photos": self._items / self._bounds.photos,
+                "bytes": self._bytes / self._bounds.bytes,
+                "batch": len(self._between) / self._bounds.photos,
+            }
+        )
+        return results
 
     def close(self) -> None:
         """See `Strategy`."""
@@ -216,6 +263,10 @@ class MatcherStrategy:
 
     def _look(self, record: Record) -> Work:
         """On one of several threads."""
+        with self._watch.looking(record):
+            return self._looked_at(record)
+
+    def _looked_at(self, record: Record) -> Work:
         try:
             if record.value is None:
                 tenant, claim_id = codec.decode_tombstone(record.key, record.headers, self._tenant)
@@ -230,8 +281,15 @@ class MatcherStrategy:
         return Work(record, self._intake(image, origin), replace(image, content=None))
 
     def _recognise(self, batch: Sequence[Work]) -> Sequence[Done]:
-        """On the batch thread. An erasure is alone in its batch."""
-        self._observe_batch(len(batch))
+        """On the batch thread."""
+        start = time.perf_counter()
+        with self._watch.judging([work.record for work in batch]):
+            done = self._judged(batch)
+        self._watch.judged(batch, done, time.perf_counter() - start)
+        return done
+
+    def _judged(self, batch: Sequence[Work]) -> Sequence[Done]:
+        """An erasure is alone in its batch."""
         if isinstance(batch[0].content, Forget):
             return [Done(batch[0].record, self._forget(batch[0].content))]
         contents = [work.content for work in batch if not isinstance(work.content, Forget)]

@@ -8,7 +8,9 @@ of commits do not.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client import (
@@ -23,11 +25,40 @@ from prometheus_client import (
 )
 
 from damagewatch.domain import Alert, AlertKind, DamageType, Detections, Reason
+from damagewatch.telemetry.drift import Drift
 
 _PREFIX: Final = "damagewatch"
 _STAGE_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _PATIENT_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)
-_BATCH: Final = (1, 2, 4, 8, 16, 32, 64, 128)
+_BATCH: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_SHARES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+
+LABELS: Final[Mapping[str, str]] = {
+    "stage": "look and judge as a whole, and their steps: decode, detect, embed, features, crop; "
+    "upsert, search, read, verify",
+    "type": "type of damage",
+    "kind": "kind of alert",
+    "topic": "one of our output topics",
+    "reason": "reason code of a dead letter",
+    "outcome": "committed or aborted",
+    "partition": "number of a partition that is ours",
+    "dependency": "kafka, index, evidence or references",
+    "queue": "photos (in work), bytes (in work) or batch (looked at, waiting to be judged)",
+    "version": "of damagewatch",
+}
+"""What each label may hold; `models_info` has one label a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """One of our metrics, for the reference (docs/metrics.md)."""
+
+    name: str
+    """As it is queried; a histogram's without _bucket, _sum and _count."""
+    kind: str
+    """counter, gauge, histogram or info."""
+    labels: tuple[str, ...]
+    meaning: str
 
 
 class Metrics:
@@ -40,6 +71,7 @@ class Metrics:
 
     def __init__(self, version: str = "", clock: Callable[[], float] = time.time) -> None:
         self.registry = CollectorRegistry()
+        self.described: list[Described] = []
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -50,23 +82,39 @@ class Metrics:
         self._paused_of: dict[str, bool] = {}
         self._lag_of: dict[str, Mapping[int, int]] = {}
         self._oldest_of: dict[str, float | None] = {}
-        self._lagging: set[int] = set()
+        self._queues_of: dict[str, Mapping[str, float]] = {}
+        self._down_of: dict[str, set[str]] = defaultdict(set)
 
         self._info("build", "Version of damagewatch.").info({"version": version})
         self._models = self._info("models", "Versions of the models that judge.")
+        self._models_refused = self._gauge(
+            "models_refused", "1 where the models do not fit their manifest; the process is about to end."
+        )
 
         self._received = self._counter("records_received", "Records read from the stream.")
         self._received_bytes = self._counter("received_bytes", "Bytes of the records read from the stream.")
         self._in_flight = self._gauge("in_flight_photos", "Records read and not yet finished.")
         self._in_flight_bytes = self._gauge("in_flight_bytes", "Bytes of the records not yet finished.")
+        self._queue_fill = self._gauge(
+            "queue_fill_ratio",
+            "Share of a queue's room that is taken; of several consumers the fullest.",
+            "queue",
+        )
         self._batch = self._histogram("batch_photos", "Photos of a micro-batch.", _BATCH)
         self._stage = self._histogram(
             "stage_seconds", "Seconds that one step took for a photo or batch.", _STAGE_SECONDS, "stage"
         )
 
         self._photos = self._counter("photos", "Photos decided.")
+        self._without_damage = self._counter("photos_without_damage", "Photos decided with no damage found.")
         self._damages = self._counter("damages", "Damages found, by type.", "type")
+        self._scores = self._histogram(
+            "damage_score_ratio", "The detector's score of each damage found, 0 to 1.", _SHARES
+        )
         self._alerts = self._counter("alerts", "Alerts decided, by kind.", "kind")
+        self._probabilities = self._histogram(
+            "alert_probability_ratio", "Probability of each alert, 0 to 1.", _SHARES
+        )
         self._end_to_end = self._histogram(
             "end_to_end_seconds", "Seconds from a record's timestamp to the decision.", _PATIENT_SECONDS
         )
@@ -78,9 +126,12 @@ class Metrics:
         self._transaction = self._histogram(
             "transaction_seconds", "Seconds that a committed transaction took.", _STAGE_SECONDS
         )
+        self._last_commit = self._gauge(
+            "last_commit_timestamp_seconds", "When a transaction was last committed; 0 before the first."
+        )
         self._stale = self._counter("stale_results", "Results dropped as their partition was taken from us.")
 
-        self._rebalances = self._counter("rebalances", "Times that partitions were assigned to us.")
+        self._rebalances = self._counter("rebalances", "Times that our partitions became others.")
         self._partitions = self._gauge("assigned_partitions", "Partitions that are ours.")
         self._lag = self._gauge("lag_records", "Records of a partition not yet committed.", "partition")
         self._gauge(
@@ -88,6 +139,9 @@ class Metrics:
         ).set_function(self._oldest_age)
         self._paused = self._gauge("paused", "1 while no records are taken.")
         self._pauses = self._counter("pauses", "Times that taking records was paused.")
+        self._stopped = self._gauge(
+            "stopped", "1 once no records are taken until a person restarts us: too many dead letters."
+        )
 
         self._retries = self._counter("retries", "Times that a dependency was tried again.", "dependency")
         self._up = self._gauge("dependency_up", "1 while a dependency answers, 0 while not.", "dependency")
@@ -103,9 +157,33 @@ class Metrics:
         for outcome in ("committed", "aborted"):
             self._transactions.labels(outcome)
 
+    def drift(self, drift: Drift) -> None:
+        """Shows how far recent photos are from those that the embedder was measured on."""
+        self._gauge(
+            "embedding_mean_shift_ratio",
+            "Distance of the mean embedding of recent photos from the reference's mean, in units of the "
+            "reference's spread; NaN until enough were seen.",
+        ).set_function(drift.mean_shift)
+        self._gauge(
+            "embedding_spread_ratio",
+            "Spread of the embeddings of recent photos over the reference's spread; NaN until enough were seen.",
+        ).set_function(drift.spread)
+
     def models(self, versions: Mapping[str, str]) -> None:
         """Version of each model, by what it does."""
         self._models.info(dict(versions))
+
+    def models_refused(self) -> None:
+        """The models cannot be used."""
+        self._models_refused.set(1)
+
+    def queues(self, fill: Mapping[str, float], consumer: str = "") -> None:
+        """How full each queue of a consumer is, 0 to 1."""
+        self._queues_of[consumer] = fill
+        for queue in fill:
+            self._queue_fill.labels(queue).set(
+                max(each.get(queue, 0.0) for each in self._queues_of.copy().values())
+            )
 
     def received(self, count: int, size: int) -> None:
         """`count` records of `size` bytes in all were read."""
@@ -129,17 +207,21 @@ class Metrics:
     def decided(self, detections: Detections, alerts: Sequence[Alert], age: float) -> None:
         """A photo was decided, `age` seconds after its record's timestamp."""
         self._photos.inc()
-        for damage in detections.damages:
-            if damage.type is not DamageType.WHOLE:
-                self._damages.labels(damage.type.value).inc()
+        found = [damage for damage in detections.damages if damage.type is not DamageType.WHOLE]
+        self._without_damage.inc(not found)
+        for damage in found:
+            self._damages.labels(damage.type.value).inc()
+            self._scores.observe(damage.score)
         for alert in alerts:
             self._alerts.labels(alert.kind.value).inc()
+            self._probabilities.observe(alert.probability)
         self._end_to_end.observe(max(age, 0.0))
 
     def committed(self, records: int, outputs: Mapping[str, int], seconds: float) -> None:
         """A transaction that covers so many records was committed; `outputs` counts records by topic."""
         self._transactions.labels("committed").inc()
         self._transaction.observe(seconds)
+        self._last_commit.set(self._clock())
         self._committed.inc(records)
         for topic, count in outputs.items():
             self._outputs.labels(topic).inc(count)
@@ -170,8 +252,15 @@ class Metrics:
         if paused:
             self._pauses.inc()
 
+    def stopped(self) -> None:
+        """No records are taken until the process is restarted."""
+        self._stopped.set(1)
+
     def lag(self, lags: Mapping[int, int], oldest: float, consumer: str = "") -> None:
-        """Records not yet committed by partition of a consumer, and the age in seconds of the oldest."""
+        """Records not yet committed by partition of a consumer, and the age in seconds of the oldest.
+
+        0 where there are some and their age is not known: then it is counted from the first time of that.
+        """
         self._lag_of[consumer] = lags
         known = {number: count for each in self._lag_of.copy().values() for number, count in each.items()}
         for (partition,) in list(self._lag._metrics):  # the client has no public list of a metric's labels
@@ -179,15 +268,21 @@ class Metrics:
                 self._lag.remove(partition)
         for number, count in known.items():
             self._lag.labels(str(number)).set(count)
-        self._oldest_of[consumer] = self._clock() - oldest if any(lags.values()) else None
+        now = self._clock()
+        if not any(lags.values()):
+            self._oldest_of[consumer] = None
+        elif oldest or self._oldest_of.get(consumer) is None:
+            self._oldest_of[consumer] = now - oldest
 
     def retried(self, dependency: str) -> None:
         """A dependency that did not answer is tried again."""
         self._retries.labels(dependency).inc()
 
-    def dependency(self, dependency: str, up: bool) -> None:
-        """Whether a dependency answers."""
-        self._up.labels(dependency).set(up)
+    def dependency(self, dependency: str, up: bool, asked_by: str = "") -> None:
+        """Whether a dependency answers one of those who ask it; it is up while it answers all of them."""
+        down = self._down_of[dependency]
+        (down.discard if up else down.add)(asked_by)
+        self._up.labels(dependency).set(not down)
 
     def index_points(self, count: int) -> None:
         """So many damages are remembered."""
@@ -198,13 +293,20 @@ class Metrics:
         return max(self._clock() - min(written), 0.0) if written else 0.0
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        self._describe(f"{name}_total", "counter", labels, meaning)
         return Counter(f"{_PREFIX}_{name}", meaning, labels, registry=self.registry)
 
     def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        self._describe(name, "gauge", labels, meaning)
         return Gauge(f"{_PREFIX}_{name}", meaning, labels, registry=self.registry)
 
     def _histogram(self, name: str, meaning: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        self._describe(name, "histogram", labels, meaning)
         return Histogram(f"{_PREFIX}_{name}", meaning, labels, registry=self.registry, buckets=buckets)
 
     def _info(self, name: str, meaning: str) -> Info:
+        self._describe(f"{name}_info", "info", (), meaning)
         return Info(f"{_PREFIX}_{name}", meaning, registry=self.registry)
+
+    def _describe(self, name: str, kind: str, labels: tuple[str, ...], meaning: str) -> None:
+        self.described.append(Described(f"{_PREFIX}_{name}", kind, labels, meaning))

@@ -15,6 +15,9 @@ from damagewatch.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
+_NEEDED = ("kafka", "index", "evidence")
+"""What a commit of photos needs."""
+
 
 class StreamTelemetry:
     """An observer of the stream. All is told on the polling thread; nothing waits.
@@ -31,7 +34,8 @@ class StreamTelemetry:
         self._consumer = consumer
         self._problem = f"paused {consumer}".strip()
         self._paused = False
-        self._waiting_for: set[str] = set()
+        self._partitions = 0
+        self._waiting_for = set(_NEEDED)  # nothing was heard of them yet
 
     def polled(self) -> None:
         """See `Observer`."""
@@ -49,7 +53,7 @@ class StreamTelemetry:
         """See `Observer`."""
         self._metrics.committed(records, outputs, seconds)
         while self._waiting_for:  # a commit needs all of them
-            self._metrics.dependency(self._waiting_for.pop(), True)
+            self._answers(self._waiting_for.pop())
 
     def dead_lettered(self, reasons: Mapping[Reason, int]) -> None:
         """See `Observer`."""
@@ -69,18 +73,22 @@ class StreamTelemetry:
     def assigned(self, partitions: int) -> None:
         """See `Observer`."""
         self._metrics.assigned(partitions, self._consumer)
+        self._partitions = partitions
+        if not partitions:
+            self._metrics.lag({}, 0.0, self._consumer)
         log.info("%d partitions are ours", partitions)
 
     def waiting_for(self, dependency: str) -> None:
         """See `Observer`."""
         self._waiting_for.add(dependency)
-        self._metrics.dependency(dependency, False)
+        self._metrics.dependency(dependency, False, self._consumer)
         self._metrics.retried(dependency)
 
     def paused(self, detail: str, seconds: float) -> None:
         """See `Observer`. A pause that is prolonged counts once."""
         if math.isinf(seconds):
             self._health.trip(detail)
+            self._metrics.stopped()
             log.error("no records are taken until restarted: %s", detail)
         elif not self._paused:
             log.warning("paused, trying again in %.1f s: %s", seconds, detail)
@@ -91,6 +99,7 @@ class StreamTelemetry:
 
     def resumed(self) -> None:
         """See `Observer`."""
+        self._answers("kafka")  # a step needs it, and on a quiet stream no commit will tell
         if self._paused:
             self._metrics.paused(False, self._consumer)
             log.info("resumed")
@@ -98,5 +107,10 @@ class StreamTelemetry:
         self._health.problem(self._problem, None)
 
     def lag(self, lags: Mapping[int, int], oldest_seconds: float) -> None:
-        """See `Observer`."""
-        self._metrics.lag(lags, oldest_seconds, self._consumer)
+        """See `Observer`. Nothing is told of our partitions while Kafka does not answer: the last word counts."""
+        if lags or not self._partitions:
+            self._metrics.lag(lags, oldest_seconds, self._consumer)
+
+    def _answers(self, dependency: str) -> None:
+        self._waiting_for.discard(dependency)
+        self._metrics.dependency(dependency, True, self._consumer)

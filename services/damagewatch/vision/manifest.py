@@ -82,10 +82,28 @@ class DetectorModel(Model):
     thresholds: DetectorThresholds = DetectorThresholds()
 
 
+class EmbeddingStatistics(_Part):
+    """Of the embeddings of whole photos as they are expected: what drift is measured against.
+
+    `spread` is the root of the mean squared distance from the `mean`; `photos` were measured.
+    """
+
+    mean: tuple[FiniteFloat, ...]
+    spread: Positive
+    photos: Annotated[int, Field(ge=1)]
+
+
 class EmbedderModel(Model):
     """The embedder; `dimension` of its vectors."""
 
     dimension: Annotated[int, Field(ge=8, le=4096)]
+    statistics: EmbeddingStatistics | None = None
+
+    @model_validator(mode="after")
+    def _one_dimension(self) -> EmbedderModel:
+        if self.statistics is not None and len(self.statistics.mean) != self.dimension:
+            raise ValueError(f"statistics.mean has {len(self.statistics.mean)} values, not {self.dimension}")
+        return self
 
 
 class LocalFeaturesModel(Model):
