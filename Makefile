@@ -65,11 +65,11 @@ RESOLVE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 COMPILE := $(RESOLVE) pyproject.toml
 lock: $(UV) ## Resolves the locks again (ARGS=--upgrade for newer versions)
 	$(COMPILE) $(ARGS) --extra cpu --extra kafka-dev --extra capacity -o locks/serve.txt
-	$(COMPILE) $(ARGS) --extra cpu --extra kafka-dev --extra capacity --extra test --extra lint --extra deploy -c locks/serve.txt -o locks/develop.txt
-	$(COMPILE) $(ARGS) --extra cpu --extra kafka-dev --extra capacity --extra test --extra lint --extra deploy --extra train -c locks/develop.txt -o locks/train.txt
+	$(COMPILE) $(ARGS) --extra cpu --extra kafka-dev --extra capacity --extra tracing --extra test --extra lint --extra deploy -c locks/serve.txt -o locks/develop.txt
+	$(COMPILE) $(ARGS) --extra cpu --extra kafka-dev --extra capacity --extra tracing --extra test --extra lint --extra deploy --extra train -c locks/develop.txt -o locks/train.txt
 	$(RESOLVE) $(ARGS) --group build -o locks/build.txt
-	$(COMPILE) $(ARGS) --extra cpu --extra s3 --extra gcs -c locks/serve.txt -o locks/image-cpu.txt
-	$(COMPILE) $(ARGS) --extra cuda --extra s3 --extra gcs -c locks/serve.txt -o locks/image-gpu.txt
+	$(COMPILE) $(ARGS) --extra cpu --extra s3 --extra gcs --extra tracing -c locks/serve.txt -o locks/image-cpu.txt
+	$(COMPILE) $(ARGS) --extra cuda --extra s3 --extra gcs --extra tracing -c locks/serve.txt -o locks/image-gpu.txt
 
 clean: ## Removes what was built; your data folder stays
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
