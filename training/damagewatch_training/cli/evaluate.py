@@ -9,12 +9,15 @@ import typer
 from rich import print as show
 
 from damagewatch.vision.models import Models
+from damagewatch_training.cli import chain
 from damagewatch_training.cli.parameters import MODELS, Data, Folder, Record, Seed
 from damagewatch_training.data import sources
 from damagewatch_training.evaluate import shipped as evaluate
 from damagewatch_training.export import manifest
 
 app = typer.Typer(no_args_is_help=True, help="Measure methods, experiments and the shipped models.")
+app.command("stream")(chain.evaluate_stream)
+app.command("copies")(chain.evaluate_copies)
 
 
 @app.command("detector")

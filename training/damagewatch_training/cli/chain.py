@@ -1,0 +1,240 @@
+"""`damagewatch-train evaluate stream` and `evaluate copies`: the whole chain, as the service runs it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import typer
+
+from damagewatch.cli.output import note, progress, table
+from damagewatch.domain import Box
+from damagewatch.pipeline.recognition import Options
+from damagewatch.report.elements import Element
+from damagewatch.vision.decode import decode
+from damagewatch_training.cli.parameters import MODELS, Data, Folder, Seed, Threads
+from damagewatch_training.data import sources
+from damagewatch_training.data.sources import Pair, Photo
+from damagewatch_training.evaluate import copies, page, stream
+from damagewatch_training.evaluate.alterations import KINDS
+from damagewatch_training.evaluate.chain import Told, open_chain, readers, wider
+from damagewatch_training.evaluate.page import Image
+
+Keep = Annotated[
+    Path, typer.Option(help="Where the models' answers are kept: a later run computes only what changed.")
+]
+Out = Annotated[Path, typer.Option(help="Folder for figures.json, alerts.json and report.html.")]
+Known = Annotated[
+    list[Path],
+    typer.Option(help="CSV of further pairs judged by eye (a, b, verdict), beside same_damage_pairs.csv."),
+]
+
+KEEP = Path("runs/kept")
+
+
+def evaluate_stream(
+    root: Data,
+    folder: Folder = MODELS,
+    count: Annotated[int, typer.Option("--photos", help="Distinct photos of a draw.", min=20)] = 2500,
+    rate: Annotated[float, typer.Option(help="Returns for each photo.", min=0.0001, max=1)] = 0.003,
+    draws: Annotated[int, typer.Option(help="Streams drawn.", min=1)] = 20,
+    mirrored: Annotated[
+        float, typer.Option(help="Share of the returns that are mirrored.", min=0, max=1)
+    ] = 0.2,
+    keep: Keep = KEEP,
+    out: Out = Path("runs/stream"),
+    known: Known = [],  # noqa: B006 - how Typer wants a repeated option
+    threads: Threads = 2,
+    seed: Seed = 17,
+) -> None:
+    """The whole chain at the base rate of the field: alerts, precision, recall, false alerts, losses by stage.
+
+    All distinct photos (of known copies one) are remembered, and each asks for the others. A draw is a stream of
+    them in an order by chance, a share of which is rephotographed and comes again; an alert counts where the photo
+    that it names came earlier. Searched twice as widely as the service does, since half of the photos come later.
+
+    Look through report.html: copies that nobody listed are counted as false until `--known` names them.
+
+    Example: damagewatch-train evaluate stream --data photos --draws 20
+    """
+    pairs = [*sources.pairs(root), *(pair for path in known for pair in _judged(path))]
+    photos = sources.without_leaks(_all_photos(root), set(), pairs)
+    rng = np.random.default_rng(seed)
+    by_name = {photo.name: photo for photo in photos}
+    wanted = draws * max(1, round(rate * count))
+    pool = [photos[i] for i in rng.permutation(len(photos))[:wanted]]
+    returns = {photo.name: f"again: {photo.name}" for photo in pool}
+    if count > len(photos):
+        raise typer.BadParameter(f"only {len(photos)} distinct photos", param_hint="--photos")
+    note(f"{len(photos)} distinct photos, {len(pool)} of them come again")
+    with open_chain(folder, keep, threads, wider(Options(), 2)) as chain:
+        _told(chain.remember(readers(photos)), len(photos), "remembering")
+        alerts: dict[str, list[Told]] = dict(_told(chain.ask(readers(photos)), len(photos), "asking"))
+        sent = (
+            (back.name, back.taken.encoded)
+            for back in (stream.returning(photo, mirrored, seed) for photo in pool)
+        )
+        alerts |= dict(_told(chain.ask(sent), len(pool), "coming again"))
+        missed = [p for p in pool if all(told.match != p.name for told in alerts[returns[p.name]])]
+        stages = {p.name: stream.lost(chain, stream.returning(p, mirrored, seed)) for p in missed}
+    unsure = {frozenset((pair.a, pair.b)) for pair in pairs if pair.verdict == "unsure"}
+    alerts = {
+        name: [told for told in found if frozenset((name, told.match)) not in unsure]
+        for name, found in alerts.items()
+    }
+    drawn = [stream.draw(list(by_name), returns, alerts, count, rate, rng) for _ in range(draws)]
+    figures = stream.figures(drawn) | {
+        "returns_tried": len(pool),
+        "returns_alerted": len(pool) - len(missed),
+        "lost": stream.losses(list(stages.values())),
+    }
+    false = _once(told for name in by_name for told in alerts[name])
+    false += [told for name, back in returns.items() for told in alerts[back] if told.match != name]
+    figures["false_pairs_of_photos"] = len(false)
+    table(("figure", "value"), [(name, json.dumps(value)) for name, value in figures.items()])
+    verdicts = {frozenset((pair.a, pair.b)): pair.verdict for pair in pairs}
+    again = {returns[photo.name]: photo for photo in pool}
+    shown = [
+        page.heading(f"{len(false)} pairs alerted that are not known to show one damage"),
+        page.sheet(_pair(told, by_name, verdicts, again) for told in false[:200]),
+        page.heading(f"{len(missed)} returns that were not alerted"),
+        page.sheet(
+            (
+                f"{p.name}: lost at {stages[p.name]}",
+                (p.read(), stream.returning(p, mirrored, seed).taken.image),
+            )
+            for p in missed
+        ),
+    ]
+    rows = [(name, json.dumps(value)) for name, value in figures.items()]
+    _write(
+        out, "The chain at the base rate", figures, [page.table(("figure", "value"), rows), *shown], alerts
+    )
+
+
+def evaluate_copies(
+    root: Data,
+    folder: Folder = MODELS,
+    count: Annotated[int, typer.Option("--photos", help="How many photos are altered.", min=1)] = 300,
+    others: Annotated[int, typer.Option(help="Other photos that are remembered as well.", min=0)] = 1000,
+    keep: Keep = KEEP,
+    out: Out = Path("runs/copies"),
+    threads: Threads = 2,
+    seed: Seed = 5,
+) -> None:
+    """Photos that are altered and sent in again: the share alerted, by kind of alteration.
+
+    Re-encoded, cropped to 60 % of width and height, scaled, brightened, mirrored, hue-shifted, sepia, put before
+    another background, photographed from a screen. An alert (DUPLICATE_PHOTO or SAME_DAMAGE) must name the original.
+
+    Example: damagewatch-train evaluate copies --data photos
+    """
+    distinct = sources.without_leaks(_all_photos(root), set(), sources.pairs(root))
+    shuffled = np.random.default_rng(seed).permutation(len(distinct))
+    photos = [distinct[i] for i in shuffled[:count]]
+    remembered = [distinct[i] for i in shuffled[: count + others]]
+    originals = {photo.name: {photo.name} for photo in photos}
+    with open_chain(folder, keep, threads) as chain:
+        _told(chain.remember(readers(remembered)), len(remembered), "remembering")
+        sent = copies.copies(chain, photos, originals, seed)
+        said = _told(sent, len(photos) * len(KINDS), "sending in again")
+    figures = copies.figures(said)
+    columns = ("kind", "photos", "alerted", "duplicate_photo", "said_mirrored")
+    rows: list[Sequence[str | float]] = [
+        (kind, *(values[column] for column in columns[1:])) for kind, values in figures.items()
+    ]
+    table(columns, rows)
+    by_name = {photo.name: photo for photo in photos}
+    missed = [one for one in said if one.found is None or one.found.mirrored != (one.kind == "mirrored")]
+    shown = page.sheet(
+        (
+            f"{one.kind}: {one.photo}" + ("" if one.found is None else " (told mirrored the wrong way)"),
+            (by_name[one.photo].read(), decode(copies.altered(by_name[one.photo], one.kind, seed)).image),
+        )
+        for one in missed[:200]
+    )
+    parts = [
+        page.table(columns, rows),
+        page.heading(f"{len(missed)} not alerted, or not as what they are"),
+        shown,
+    ]
+    _write(out, "Altered pictures sent in again", figures, parts, {})
+
+
+def _all_photos(root: Path) -> list[Photo]:
+    held_out = [*sources.damage_polygons(root, "val"), *sources.severity(root, "val")]
+    return [*held_out, *sources.train_split(root)]
+
+
+def _judged(path: Path) -> list[Pair]:
+    with path.open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    if not rows or not {"a", "b", "verdict"} <= rows[0].keys():
+        raise typer.BadParameter(
+            f"{path} has no rows with the columns a, b and verdict", param_hint="--known"
+        )
+    return [Pair(row["a"], row["b"], row["verdict"]) for row in rows]
+
+
+def _pair(
+    told: Told,
+    photos: Mapping[str, Photo],
+    verdicts: Mapping[frozenset[str], str],
+    again: Mapping[str, Photo],
+) -> tuple[str, tuple[Image, ...]]:
+    """A caption, and both photos with the windows that were found alike."""
+    query = again.get(told.query) or photos[told.query]
+    match = photos[told.match]
+    said = verdicts.get(frozenset((query.name, match.name)), "not judged")
+    mirrored = ", mirrored" if told.mirrored else ""
+    caption = f"{told.kind} {told.probability:.3f}{mirrored} ({said}): {told.query} and {told.match}"
+    pictures = [_marked(match, told.match_window)]
+    pictures.insert(0, query.read() if told.query in again else _marked(query, told.query_window))
+    return caption, tuple(pictures)
+
+
+def _marked(photo: Photo, window: Box) -> Image:
+    image = photo.read()
+    corner, opposite = (round(window.x0), round(window.y0)), (round(window.x1), round(window.y1))
+    cv2.rectangle(image, corner, opposite, (0, 220, 255), max(2, max(image.shape) // 150))
+    return image
+
+
+def _write(
+    out: Path,
+    title: str,
+    figures: Mapping[str, Any],
+    parts: Sequence[Element],
+    alerts: Mapping[str, list[Told]],
+) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    told = [asdict(one) for found in alerts.values() for one in found]
+    (out / "alerts.json").write_text(json.dumps(told, indent=1) + "\n")
+    page.write(out / "report.html", title, parts)
+    note(f"written: {out / 'report.html'}")
+
+
+def _told(items: Iterable[Any], total: int, doing: str) -> list[Any]:
+    """All items, with progress."""
+    done = []
+    with progress() as bar:
+        task = bar.add_task(doing, total=total)
+        for item in items:
+            done.append(item)
+            bar.advance(task)
+    return done
+
+
+def _once(alerts: Iterable[Told]) -> list[Told]:
+    """One alert for each pair of photos, whichever asked."""
+    first: dict[frozenset[str], Told] = {}
+    for told in sorted(alerts, key=lambda told: -told.probability):
+        first.setdefault(frozenset((told.query, told.match)), told)
+    return list(first.values())

@@ -1,0 +1,154 @@
+"""The whole chain at the base rate of the field: what is alerted, what is right, and which stage lost the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from damagewatch.domain import DamageType, Sighting
+from damagewatch.synthesis.rephotograph import Rephotograph, rephotograph
+from damagewatch.vision import decide
+from damagewatch_training.data import windows
+from damagewatch_training.data.sources import Photo
+from damagewatch_training.evaluate.chain import Chain, Told
+
+STRENGTH = (0.5, 1.2)
+"""Of a return's rephotograph: see `damagewatch.synthesis.rephotograph`."""
+
+STAGES = ("detect", "candidate", "geometry", "judgement")
+"""Where a return can be lost, in the order in which it passes them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Return:
+    """A photo that comes again."""
+
+    photo: Photo
+    taken: Rephotograph
+    mirrored: bool
+
+    @property
+    def name(self) -> str:
+        """As a photo of its own."""
+        return f"again: {self.photo.name}"
+
+
+def returning(photo: Photo, mirrored_share: float, seed: int) -> Return:
+    """A photo as it comes again: rephotographed, now and then mirrored; the same for the same seed."""
+    rng = np.random.default_rng([seed, *photo.name.encode()])
+    mirror = bool(rng.random() < mirrored_share)
+    taken = rephotograph(photo.read(), rng, strength=float(rng.uniform(*STRENGTH)), mirror=mirror)
+    return Return(photo, taken, mirror)
+
+
+def lost(chain: Chain, original: Return) -> str:
+    """The stage that lost a return which was not alerted.
+
+    `detect`: no damage found in the one photo lies where one was found in the other, so that only whole photos could
+    speak. `candidate`: the original was not among the photos that are verified. `geometry`: no pair of their damages
+    has a homography. `judgement`: one had, and the verdict was no.
+    """
+    first = chain.look(original.photo.name, original.photo.path.read_bytes())
+    second = chain.look(original.name, original.taken.encoded())
+    pairs = [(query, match) for query in second.sightings for match in first.sightings]
+    damages = [
+        (query, match)
+        for query, match in pairs
+        if DamageType.WHOLE not in {query.damage.type, match.damage.type}
+    ]
+    if not any(_one_place(query, match, original) for query, match in damages):
+        return "detect"
+    if original.photo.name not in chain.candidates(second):
+        return "candidate"
+    for query, match in pairs:
+        asked = second.mirrored(query) if original.mirrored else query
+        if decide.compared(asked, match, original.mirrored) is not None:
+            return "judgement"
+    return "geometry"
+
+
+def _one_place(query: Sighting, match: Sighting, original: Return) -> bool:
+    moved = windows.mapped(match.damage.box, original.taken.homography, query.width, query.height)
+    return moved is not None and moved.intersection(query.damage.box) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One stream: how many photos arrived, of these how many came again, and what was alerted."""
+
+    photos: int
+    returns: int
+    right: int
+    """Returns alerted with their original."""
+    false: int
+    """Alerts of two photos that do not show one damage."""
+
+
+def draw(
+    photos: Sequence[str],
+    returns: Mapping[str, str],
+    alerts: Mapping[str, Sequence[Told]],
+    count: int,
+    rate: float,
+    rng: np.random.Generator,
+) -> Draw:
+    """A stream of `count` photos in an order by chance, of which a share `rate` then come again.
+
+    Args:
+        photos: Names of distinct photos.
+        returns: By the name of a photo that may come again the name under which it does.
+        alerts: By the name of a photo that asks, what would be alerted if all others were remembered. It
+            counts where the other photo came earlier.
+        count: Distinct photos of the stream.
+        rate: Returns for each photo of it, at least one.
+        rng: Of all chance.
+    """
+    arrived = [photos[i] for i in rng.permutation(len(photos))[:count]]
+    when = {name: float(turn) for turn, name in enumerate(arrived)}
+    able = [name for name in arrived if name in returns]
+    coming = [able[i] for i in rng.permutation(len(able))[: max(1, round(rate * count))]]
+    for name in coming:  # at any time after the original
+        when[returns[name]] = float(rng.uniform(when[name], count))
+    original = {returns[name]: name for name in coming}
+    right, false = set(), set()
+    for asking, turn in when.items():
+        for told in alerts.get(asking, ()):
+            if when.get(told.match, np.inf) >= turn:
+                continue
+            if original.get(asking) == told.match:
+                right.add(asking)
+            else:
+                false.add((asking, told.match))
+    return Draw(len(when), len(coming), len(right), len(false))
+
+
+def figures(draws: Sequence[Draw]) -> dict[str, Any]:
+    """Figures over all draws together; in brackets the 5th and 95th percentile of the draws."""
+    photos, returns = sum(d.photos for d in draws), sum(d.returns for d in draws)
+    right, false = sum(d.right for d in draws), sum(d.false for d in draws)
+    return {
+        "draws": len(draws),
+        "photos_a_draw": round(photos / len(draws), 1),
+        "returns_a_draw": round(returns / len(draws), 1),
+        "alerts_a_draw": round((right + false) / len(draws), 2),
+        "precision": round(right / (right + false), 4) if right + false else 0.0,
+        "precision_5_95": _spread([d.right / (d.right + d.false) for d in draws if d.right + d.false]),
+        "recall": round(right / returns, 4),
+        "recall_5_95": _spread([d.right / d.returns for d in draws]),
+        "false_alerts_in_1000_photos": round(1000 * false / photos, 4),
+        "false_alerts_in_1000_photos_5_95": _spread([1000 * d.false / d.photos for d in draws]),
+    }
+
+
+def _spread(values: Sequence[float]) -> list[float]:
+    return [round(float(v), 4) for v in np.quantile(values, (0.05, 0.95))] if values else []
+
+
+def losses(stages: Sequence[str]) -> dict[str, int]:
+    """How many returns each stage lost."""
+    count = Counter(stages)
+    return {stage: count[stage] for stage in STAGES}
