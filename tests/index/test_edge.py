@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -109,19 +111,89 @@ def test_a_collection_stays_in_its_folder(tmp_path: Path, name: str) -> None:
         EdgeIndex(tmp_path, name, 16)
 
 
-def test_optimizing_takes_erased_points_off_the_segments(tmp_path: Path, sighting: Make) -> None:
-    """Not off the write-ahead log, which turns over with later writes."""
+def test_what_was_erased_is_in_no_file_after_optimizing(tmp_path: Path, sighting: Make) -> None:
+    """Neither in the segments nor in the log, of the open collection nor of an earlier embedder's."""
+    earlier = EdgeIndex(tmp_path, "damages-v1-other-0123456789ab", 16)
+    canary = sighting(claim="C-7-canary")
+    vector = canary.embedding.astype("<f4").tobytes()
+    earlier.upsert([canary, sighting(claim="C-8-canary")])
+    earlier.close()
     index = EdgeIndex(tmp_path, NAME, 16)
-    index.upsert([sighting(claim=f"C-{i}", photo=f"canary-{i}-canary") for i in range(50)])
+    index.upsert([sighting(claim=f"C-{i}-canary") for i in range(8, 50)])
+    index.upsert([canary])
     index.flush()
-    assert files_with(tmp_path, b"canary-7-canary")
-    index.erase("acme", "C-7")
+    assert len(files_with(tmp_path, b"C-7-canary")) >= 4
+    assert len(files_with(tmp_path, vector)) >= 2
+    assert index.erase("acme", "C-7-canary") == 2
     index.optimize()
+    assert not files_with(tmp_path, b"C-7-canary")
+    assert not files_with(tmp_path, vector)
+    assert len(files_with(tmp_path, b"C-8-canary")) >= 2
+    assert index.count() == 42
+    index.upsert([sighting(claim="C-50-canary")])
     index.close()
-    assert files_with(tmp_path, b"canary-8-canary")
-    assert not files_with(tmp_path, b"canary-7-canary")
+    again = EdgeIndex(tmp_path, NAME, 16)
+    assert again.count() == 43
+    again.close()
+
+
+def test_an_erasure_that_was_not_tidied_up_before_a_restart_is_tidied_up_after_it(
+    tmp_path: Path, sighting: Make
+) -> None:
+    index = EdgeIndex(tmp_path, NAME, 16)
+    index.upsert([sighting(claim="C-7-canary"), sighting(claim="C-8-canary")])
+    index.erase("acme", "C-7-canary")
+    index.close()
+    assert files_with(tmp_path, b"C-7-canary")
+    again = EdgeIndex(tmp_path, NAME, 16)
+    again.optimize()
+    assert not files_with(tmp_path, b"C-7-canary")
+    again.close()
+
+
+def test_others_go_on_while_the_log_is_begun_anew(tmp_path: Path, sighting: Make) -> None:
+    index = EdgeIndex(tmp_path, NAME, 16)
+    stop = threading.Event()
+    written: list[int] = []
+
+    def write(worker: int) -> None:
+        number = 0
+        while not stop.is_set():
+            index.upsert([sighting(claim=f"C-{worker}-{number}")])
+            index.search([sighting(claim="query")], limit=5)
+            number += 1
+        written.append(number)
+
+    with ThreadPoolExecutor(3) as pool:
+        writers = [pool.submit(write, worker) for worker in range(3)]
+        for number in range(4):
+            index.upsert([sighting(claim=f"gone-{number}")])
+            index.erase("acme", f"gone-{number}")
+            index.optimize()
+        stop.set()
+    for writer in writers:
+        writer.result()
+    assert index.count() == sum(written)
+    index.close()
+
+
+def test_two_collections_in_one_folder_share_its_lock(tmp_path: Path, sighting: Make) -> None:
+    one = EdgeIndex(tmp_path, NAME, 16)
+    two = EdgeIndex.beside(one, "damages-v1-other-0123456789ab", 16)
+    with pytest.raises(DependencyDownError, match="open already"):
+        EdgeIndex.beside(one, NAME, 16)
+    one.upsert([sighting(claim="C-1")])
+    two.upsert([sighting(claim="C-1"), sighting(claim="C-2")])
+    assert (one.count(), two.count()) == (1, 2)
+    assert one.erase("acme", "C-1") == 2
+    assert (one.count(), two.count()) == (0, 1)
+    one.close()
+    with pytest.raises(DependencyDownError, match="in use"):
+        EdgeIndex(tmp_path, NAME, 16)
+    assert two.count() == 1
+    two.close()
+    EdgeIndex(tmp_path, NAME, 16).close()
 
 
 def files_with(folder: Path, needle: bytes) -> list[Path]:
-    segments = (path for path in folder.rglob("segments/**/*") if path.is_file())
-    return [path for path in segments if needle in path.read_bytes()]
+    return [path for path in folder.rglob("*") if path.is_file() and needle in path.read_bytes()]

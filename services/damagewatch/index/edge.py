@@ -27,6 +27,9 @@ from damagewatch.index.points import Point, PointIndex, Query, Scope, oversampli
 
 COLLECTION: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 UNFINISHED: Final = ".new"
+ERASED: Final = ".erased"
+"""Beside a collection: something was erased from it that is still to be read in its files."""
+LOG: Final = "wal"
 
 
 class EdgeIndex(PointIndex):
@@ -43,93 +46,240 @@ class EdgeIndex(PointIndex):
     """
 
     def __init__(self, path: Path, collection: str, dimension: int) -> None:
+        self._open(_Folder(path), collection, dimension)
+
+    @classmethod
+    def beside(cls, other: EdgeIndex, collection: str, dimension: int) -> EdgeIndex:
+        """Another collection in the folder of an index that is open. Each is closed by itself."""
+        index = cls.__new__(cls)
+        index._open(other._folder.shared(), collection, dimension)
+        return index
+
+    def _open(self, folder: _Folder, collection: str, dimension: int) -> None:
         super().__init__(dimension)
-        if not COLLECTION.fullmatch(collection):
-            raise ValueError(f"not a name for a collection: {collection!r}")
-        self._root = path
-        self._folder = path / collection
-        self._exclusive = threading.Lock()
-        self._lock = _lock_folder(path)
+        self._folder = folder
+        self._closing = threading.Lock()
+        self._closed = False
         try:
-            self._shard = self._open()
+            if not COLLECTION.fullmatch(collection):
+                raise ValueError(f"not a name for a collection: {collection!r}")
+            self._shard = folder.open(collection, dimension)
         except BaseException:
-            os.close(self._lock)
+            folder.leave()
             raise
 
     def count(self) -> int:
         """See `DamageIndex.count`."""
-        with _engine():
-            return self._shard.count(edge.CountRequest(exact=True))
+        with self._shard.use() as shard:
+            return shard.count(edge.CountRequest(exact=True))
 
     def flush(self) -> None:
         """See `DamageIndex.flush`. Before it, the log on disk survives a killed process, not a power cut."""
-        with _engine():
-            self._shard.flush()
+        with self._shard.use() as shard:
+            shard.flush()
 
     def optimize(self) -> None:
-        """See `DamageIndex.optimize`. Searches and upserts go on meanwhile."""
-        with _engine():
-            self._shard.optimize()
+        """See `DamageIndex.optimize`. Searches and upserts go on meanwhile.
+
+        What was erased is then in no file any more; for that the log is begun anew, which stops the others
+        for some 50 ms.
+        """
+        with self._shard.use() as shard:
+            shard.optimize()
+        self._folder.compact()
 
     def close(self) -> None:
         """See `DamageIndex.close`. A second call does nothing."""
-        with self._exclusive:
-            if self._lock < 0:
+        with self._closing:
+            if self._closed:
                 return
+            self._closed = True
             try:
-                with _engine():
-                    self._shard.flush()
-                    self._shard.close()
+                self._folder.close(self._shard)
             finally:
-                os.close(self._lock)
-                self._lock = -1
-
-    def _open(self) -> edge.EdgeShard:
-        with _engine():
-            if not self._folder.exists():
-                # Made aside and renamed: a process killed here leaves no half-made collection, nor one
-                # without its keyword indexes.
-                fresh = self._folder.with_suffix(UNFINISHED)
-                shutil.rmtree(fresh, ignore_errors=True)
-                fresh.mkdir()
-                shard = edge.EdgeShard.create(str(fresh), _config(self._dimension))
-                for name in codec.KEYWORDS:
-                    keyword = edge.KeywordIndexParams(is_tenant=name == codec.TENANT)
-                    shard.update(edge.UpdateOperation.create_field_index(name, keyword))
-                shard.flush()
-                shard.close()
-                fresh.rename(self._folder)
-            return edge.EdgeShard.load(str(self._folder))
+                self._folder.leave()
 
     def _write(self, points: list[Point]) -> None:
-        with _engine():
-            self._shard.update(
+        with self._shard.use() as shard:
+            shard.update(
                 edge.UpdateOperation.upsert_points(
                     [edge.Point(point.id, point.vector, dict(point.payload)) for point in points]
                 )
             )
 
     def _read(self, queries: list[Query]) -> list[list[Point]]:
-        with _engine():
-            answers = self._shard.query_batch(edge.QueryBatchRequest([_request(query) for query in queries]))
+        with self._shard.use() as shard:
+            answers = shard.query_batch(edge.QueryBatchRequest([_request(query) for query in queries]))
         return [
             [Point(uuid.UUID(str(hit.id)), hit.score, _vector(hit.vector), hit.payload or {}) for hit in hits]
             for hits in answers
         ]
 
     def _delete(self, scope: Scope) -> int:
-        with self._exclusive, _engine():
-            removed = _delete_from(self._shard, scope)
-            for folder in sorted(self._root.glob(f"{ANY_LAYOUT_PREFIX}*")):
-                if folder == self._folder or folder.suffix == UNFINISHED:
-                    continue
-                other = edge.EdgeShard.load(str(folder))
+        return self._folder.delete(scope)
+
+
+class _Folder:
+    """One folder of collections, locked against all others for as long as anybody here uses it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = _lock_folder(path)
+        self._users = 1
+        self._shards: dict[str, _Shard] = {}
+        self._changing = threading.Lock()
+
+    def shared(self) -> _Folder:
+        with self._changing:
+            if not self._users:
+                raise DependencyDownError("index", f"{self.path} was closed")
+            self._users += 1
+        return self
+
+    def leave(self) -> None:
+        with self._changing:
+            self._users -= 1
+            if not self._users:
+                os.close(self._lock)
+
+    def open(self, collection: str, dimension: int) -> _Shard:
+        with self._changing:
+            if collection in self._shards:
+                raise DependencyDownError("index", f"collection {collection} is open already")
+            shard = self._shards[collection] = _Shard(_made(self.path / collection, dimension))
+            return shard
+
+    def close(self, shard: _Shard) -> None:
+        with self._changing:
+            self._shards.pop(shard.folder.name, None)
+            shard.close()
+
+    def delete(self, scope: Scope) -> int:
+        """From every collection here, open or not. How many points went."""
+        with self._changing:
+            removed = 0
+            for folder in self._collections():
+                shard = self._shards.get(folder.name)
+                one = shard or _Shard(folder)
                 try:
-                    removed += _delete_from(other, scope)
-                    other.flush()
+                    with one.use() as engine:
+                        gone = _delete_from(engine, scope)
+                        if gone:
+                            folder.with_suffix(ERASED).touch()
+                        if shard is None:
+                            engine.flush()
                 finally:
-                    other.close()
+                    if shard is None:
+                        one.close()
+                removed += gone
             return removed
+
+    def compact(self) -> None:
+        """Takes out of every file what was erased."""
+        with self._changing:
+            for folder in self._collections():
+                erased = folder.with_suffix(ERASED)
+                if not erased.exists():
+                    continue
+                erased.unlink()  # first: what is erased while we work marks it again
+                shard = self._shards.get(folder.name)
+                one = shard or _Shard(folder)
+                try:
+                    one.compact()
+                except BaseException:
+                    erased.touch()
+                    raise
+                finally:
+                    if shard is None:
+                        one.close()
+
+    def _collections(self) -> list[Path]:
+        return [
+            folder
+            for folder in sorted(self.path.glob(f"{ANY_LAYOUT_PREFIX}*"))
+            if folder.suffix not in (UNFINISHED, ERASED)
+        ]
+
+
+class _Shard:
+    """One collection's engine. Any number of threads use it at once; its log is renewed while nobody does."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._free = threading.Condition()
+        self._in_use = 0
+        with _engine():
+            shutil.rmtree(folder / f"{LOG}{ERASED}", ignore_errors=True)  # a killed process left it
+            self._engine: edge.EdgeShard | None = edge.EdgeShard.load(str(folder))
+
+    @contextmanager
+    def use(self) -> Iterator[edge.EdgeShard]:
+        """The engine, for the time of one call; its errors as `DependencyDownError`."""
+        with self._free:
+            if self._engine is None:
+                raise DependencyDownError("index", f"{self.folder} was closed")
+            engine = self._engine
+            self._in_use += 1
+        try:
+            with _engine():
+                yield engine
+        finally:
+            with self._free:
+                self._in_use -= 1
+                self._free.notify_all()
+
+    def compact(self) -> None:
+        """Rewrites the segments without erased points, then begins the log anew.
+
+        The log holds every write of the last 32 MiB or more, erased ones too. All of it is in the segments
+        after a flush, and an engine that finds no log begins one (seen with qdrant-edge-py 0.9.0).
+        """
+        with self.use() as engine:
+            engine.optimize()
+        with self._alone(), _engine():
+            if self._engine is None:
+                return
+            self._engine.flush()
+            self._engine.close()
+            self._engine = None
+            old = (self.folder / LOG).rename(self.folder / f"{LOG}{ERASED}")
+            shutil.rmtree(old)
+            self._engine = edge.EdgeShard.load(str(self.folder))
+
+    def close(self) -> None:
+        with self._alone(), _engine():
+            if self._engine is not None:
+                engine, self._engine = self._engine, None
+                engine.flush()
+                engine.close()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._free:  # held: nobody new comes in
+            self._free.wait_for(lambda: not self._in_use)
+            yield
+
+
+def _made(folder: Path, dimension: int) -> Path:
+    """Makes a collection where there is none.
+
+    Aside, and renamed: a process killed here leaves no half-made collection, nor one without its keyword
+    indexes.
+    """
+    if folder.exists():
+        return folder
+    with _engine():
+        fresh = folder.with_suffix(UNFINISHED)
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        shard = edge.EdgeShard.create(str(fresh), _config(dimension))
+        for name in codec.KEYWORDS:
+            keyword = edge.KeywordIndexParams(is_tenant=name == codec.TENANT)
+            shard.update(edge.UpdateOperation.create_field_index(name, keyword))
+        shard.flush()
+        shard.close()
+        fresh.rename(folder)
+    return folder
 
 
 @contextmanager
@@ -137,6 +287,8 @@ def _engine() -> Iterator[None]:
     """Qdrant Edge raises bare `Exception` whatever goes wrong in it: disk full, folder gone, shard closed."""
     try:
         yield
+    except DependencyDownError:
+        raise
     except Exception as error:
         raise DependencyDownError("index", str(error)) from error
 
