@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from damagewatch.domain import Sighting
-from damagewatch.index import DamageIndex
+from damagewatch.index import DamageIndex, RebuildableIndex
 from damagewatch.index.points import Scope
 
 # The local mode says that it ignores search parameters; it scans all vectors, which is what we want of it.
@@ -255,3 +255,33 @@ def test_no_query_can_be_made_without_a_tenant(tenant: str) -> None:
         Scope(tenant=tenant)
     with pytest.raises(TypeError):
         Scope()  # type: ignore[call-arg]
+
+
+def test_all_damages_are_named_a_page_at_a_time(index: RebuildableIndex, sighting: Make) -> None:
+    stored = [sighting(tenant=t, claim=f"C-{i}") for t in ("acme", "zeta") for i in range(23)]
+    index.upsert(stored)
+    pages, start = [], None
+    while True:
+        page, start = index.ids(start, 10)
+        pages.append(page)
+        if start is None:
+            break
+    assert [len(page) for page in pages] == [10, 10, 10, 10, 6]
+    assert {known for page in pages for known in page} == {
+        (s.photo.tenant, s.damage.damage_id) for s in stored
+    }
+
+
+def test_damages_are_discarded_from_one_collection_within_one_tenant(
+    index: RebuildableIndex, sighting: Make
+) -> None:
+    one, two, foreign = sighting(claim="C-1"), sighting(claim="C-2"), sighting(tenant="zeta")
+    index.upsert([one, two, foreign])
+    ids = {s.damage.damage_id for s in (one, two, foreign)}
+    assert index.present("acme", ids) == {one.damage.damage_id, two.damage.damage_id}
+    index.discard("acme", {one.damage.damage_id, foreign.damage.damage_id})
+    assert index.present("acme", ids) == {two.damage.damage_id}
+    assert index.present("zeta", ids) == {foreign.damage.damage_id}
+    assert index.present("acme", ()) == set()
+    index.discard("acme", ())
+    assert index.count() == 2

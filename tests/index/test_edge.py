@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from damagewatch.domain import DependencyDownError, Sighting
-from damagewatch.index.edge import EdgeIndex
+from damagewatch.index.edge import EdgeIndex, FolderAlias
 
 Make = Callable[..., Sighting]
 NAME = "damages-v1-net-0123456789ab"
@@ -23,7 +23,7 @@ NAME = "damages-v1-net-0123456789ab"
 CHILD = """
 import importlib.util, sys, time
 from pathlib import Path
-from damagewatch.index.edge import EdgeIndex
+from damagewatch.index.edge import EdgeIndex, FolderAlias
 
 spec = importlib.util.spec_from_file_location("made", {conftest!r})
 made = importlib.util.module_from_spec(spec)
@@ -197,3 +197,24 @@ def test_two_collections_in_one_folder_share_its_lock(tmp_path: Path, sighting: 
 
 def files_with(folder: Path, needle: bytes) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and needle in path.read_bytes()]
+
+
+def test_the_active_collection_is_named_by_a_file_that_needs_no_hold(tmp_path: Path) -> None:
+    index = EdgeIndex(tmp_path, NAME, 16)
+    alias = FolderAlias(tmp_path)
+    assert alias.get() is None
+    alias.set(NAME)
+    alias.set("damages-v1-other-0123456789ab")
+    assert FolderAlias(tmp_path).get() == "damages-v1-other-0123456789ab"
+    index.close()
+    EdgeIndex(tmp_path, NAME, 16).close()
+
+
+def test_a_dropped_collection_is_gone_from_the_disk(tmp_path: Path, sighting: Make) -> None:
+    kept = EdgeIndex(tmp_path, NAME, 16)
+    other = EdgeIndex.beside(kept, "damages-v1-other-0123456789ab", 16)
+    other.upsert([sighting(claim="C-1-canary")])
+    other.drop()
+    assert not files_with(tmp_path, b"C-1-canary")
+    assert kept.count() == 0
+    kept.close()

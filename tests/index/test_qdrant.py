@@ -10,10 +10,11 @@ from pathlib import Path
 import grpc
 import pytest
 from google.protobuf.message import Message
+from qdrant_client import QdrantClient
 from qdrant_client import grpc as wire
 
 from damagewatch.domain import DependencyDownError, Sighting
-from damagewatch.index.qdrant import QdrantIndex
+from damagewatch.index.qdrant import QdrantAlias, QdrantIndex
 
 Make = Callable[..., Sighting]
 NAME = "damages-v1-net-0123456789ab"
@@ -161,7 +162,7 @@ def test_every_query_names_its_tenant_and_sees_unoptimized_points(
 def test_an_erasure_visits_all_collections_of_ours_and_no_other(
     server: PlayedServer, index: QdrantIndex
 ) -> None:
-    assert index.erase("acme", "C-1") == 14
+    assert index.erase("acme", "C-1") == 28  # each visited twice, and this server never runs dry
     deletions = server.asked("Delete")
     assert {d.collection_name for d in deletions} == {NAME, "damages-v0-old"}
     for deletion in deletions:
@@ -273,3 +274,13 @@ def test_the_rest_port_is_taken_to_mean_the_grpc_port(monkeypatch: pytest.Monkey
     for url in ("http://host", "http://host:6333", "http://host:6334", "https://host:7000"):
         QdrantIndex.server(url, NAME, 16)
     assert [(m["grpc_port"], m["https"]) for m in made] == [(6334, False)] * 3 + [(7000, True)]
+
+
+def test_the_active_collection_is_an_alias_that_moves() -> None:
+    client = QdrantClient(":memory:")
+    alias = QdrantAlias(client)
+    assert alias.get() is None
+    for name in ("damages-v1-a-0123456789ab", "damages-v1-b-0123456789ab"):
+        QdrantIndex(client, name, 16).count()  # makes it
+        alias.set(name)
+        assert alias.get() == name

@@ -4,6 +4,13 @@ The adapters are `index.edge.EdgeIndex` and `index.qdrant.QdrantIndex`; each is 
 each brings an engine or a client of its own.
 """
 
-from damagewatch.index.interface import Candidate, Copy, DamageIndex, collection_name
+from damagewatch.index.interface import (
+    ActiveCollection,
+    Candidate,
+    Copy,
+    DamageIndex,
+    RebuildableIndex,
+    collection_name,
+)
 
-__all__ = ["Candidate", "Copy", "DamageIndex", "collection_name"]
+__all__ = ["ActiveCollection", "Candidate", "Copy", "DamageIndex", "RebuildableIndex", "collection_name"]

@@ -30,6 +30,7 @@ UNFINISHED: Final = ".new"
 ERASED: Final = ".erased"
 """Beside a collection: something was erased from it that is still to be read in its files."""
 LOG: Final = "wal"
+ACTIVE: Final = "active"
 
 
 class EdgeIndex(PointIndex):
@@ -117,6 +118,56 @@ class EdgeIndex(PointIndex):
 
     def _delete(self, scope: Scope) -> int:
         return self._folder.delete(scope)
+
+    def _discard(self, scope: Scope) -> None:
+        with self._shard.use() as shard:
+            _delete_from(shard, scope)
+
+    def ids(
+        self, start: uuid.UUID | None, limit: int
+    ) -> tuple[list[tuple[str, uuid.UUID]], uuid.UUID | None]:
+        """See `RebuildableIndex.ids`."""
+        wanted = edge.ScrollRequest(offset=start, limit=limit, with_payload=[codec.TENANT], with_vector=False)
+        with self._shard.use() as shard:
+            points, following = shard.scroll(wanted)
+        found = [((point.payload or {})[codec.TENANT], uuid.UUID(str(point.id))) for point in points]
+        return found, uuid.UUID(str(following)) if following is not None else None
+
+    def drop(self) -> None:
+        """See `RebuildableIndex.drop`."""
+        self.close()
+        folder = self._shard.folder
+        folder.rename(folder.with_suffix(UNFINISHED))
+        shutil.rmtree(folder.with_suffix(UNFINISHED))
+
+
+class FolderAlias:
+    """An `ActiveCollection` in a file of the index's folder; needs no hold of the folder itself.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path / ACTIVE
+
+    def get(self) -> str | None:
+        """See `ActiveCollection.get`."""
+        try:
+            return self._file.read_text().strip() or None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise DependencyDownError("index", f"{self._file} cannot be read: {error}") from error
+
+    def set(self, collection: str) -> None:
+        """See `ActiveCollection.set`."""
+        aside = self._file.with_suffix(UNFINISHED)
+        try:
+            aside.write_text(f"{collection}\n")
+            aside.replace(self._file)
+        except OSError as error:
+            raise DependencyDownError("index", f"{self._file} cannot be written: {error}") from error
 
 
 class _Folder:

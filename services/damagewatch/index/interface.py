@@ -110,6 +110,49 @@ class DamageIndex(Protocol):
         ...
 
 
+class RebuildableIndex(DamageIndex, Protocol):
+    """An index whose damages can be carried over to another embedder's (`damagewatch.pipeline.backfill`)."""
+
+    def ids(self, start: UUID | None, limit: int) -> tuple[list[tuple[str, UUID]], UUID | None]:
+        """At most `limit` damages with their tenants, in the order of their ids, and where to go on.
+
+        `start` is None, or what an earlier call returned last; None is returned at the end. It names damages
+        of all tenants, and nothing else of them: for the operator, never for an answer to a tenant.
+        """
+        ...
+
+    def whole(self, tenant: str, ids: Collection[UUID]) -> list[Sighting]:
+        """These damages with all that is stored of them; without those that are not there."""
+        ...
+
+    def present(self, tenant: str, ids: Collection[UUID]) -> set[UUID]:
+        """Which of these damages this collection holds."""
+        ...
+
+    def discard(self, tenant: str, ids: Collection[UUID]) -> None:
+        """Remove damages from this collection alone."""
+        ...
+
+    def drop(self) -> None:
+        """Close, and remove the collection with all that it holds."""
+        ...
+
+
+class ActiveCollection(Protocol):
+    """The name of the collection that is searched, as all matchers of one index see it.
+
+    It moves with `damagewatch reindex switch`; an alias on a Qdrant server, a file in the folder of Edge.
+    """
+
+    def get(self) -> str | None:
+        """The collection's name; None where none was ever named."""
+        ...
+
+    def set(self, collection: str) -> None:
+        """Name another, at once and for all."""
+        ...
+
+
 def collection_name(embedder: str, sha256: str) -> str:
     """The collection of one embedder: its vectors mean nothing to another one.
 

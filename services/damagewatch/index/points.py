@@ -96,6 +96,10 @@ class PointIndex(ABC):
     def _delete(self, scope: Scope) -> int:
         """Delete from every collection; how many points went."""
 
+    @abstractmethod
+    def _discard(self, scope: Scope) -> None:
+        """Delete from this collection."""
+
     def upsert(self, sightings: Sequence[Sighting]) -> None:
         """See `DamageIndex.upsert`.
 
@@ -200,8 +204,27 @@ class PointIndex(ABC):
         ]
 
     def erase(self, tenant: str, claim_id: str) -> int:
-        """See `DamageIndex.erase`."""
-        return self._delete(Scope(tenant=tenant, claim=claim_id))
+        """See `DamageIndex.erase`.
+
+        Twice over all collections: a damage that is being carried over from one that was not visited yet to one
+        that was is caught by the second visit, or by who carries it over (`damagewatch.pipeline.backfill`).
+        """
+        scope = Scope(tenant=tenant, claim=claim_id)
+        return self._delete(scope) + self._delete(scope)
+
+    def whole(self, tenant: str, ids: Collection[uuid.UUID]) -> list[Sighting]:
+        """See `RebuildableIndex.whole`."""
+        return list(self._sightings(((tenant, point_id) for point_id in ids), features=True).values())
+
+    def present(self, tenant: str, ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+        """See `RebuildableIndex.present`."""
+        (found,) = self._read([Query(Scope(tenant=tenant, ids=frozenset(ids)), len(ids))]) if ids else ([],)
+        return {point.id for point in found}
+
+    def discard(self, tenant: str, ids: Collection[uuid.UUID]) -> None:
+        """See `RebuildableIndex.discard`."""
+        if ids:
+            self._discard(Scope(tenant=tenant, ids=frozenset(ids)))
 
     def _check(self, sighting: Sighting) -> None:
         if sighting.embedding.shape != (self._dimension,) or not np.isfinite(sighting.embedding).all():

@@ -27,6 +27,7 @@ from damagewatch.index.points import Point, PointIndex, Query, Scope, oversampli
 
 GRPC_PORT: Final = 6334
 REST_PORT: Final = 6333
+ALIAS: Final = "damages-active"
 
 
 class QdrantIndex(PointIndex):
@@ -109,11 +110,9 @@ class QdrantIndex(PointIndex):
 
     @contextmanager
     def _calling(self) -> Iterator[QdrantClient]:
-        try:
+        with _answering():
             self._make()
             yield self._client
-        except (grpc.RpcError, ApiException, QdrantException, OSError) as error:
-            raise DependencyDownError("index", _said(error)) from error
 
     def _make(self) -> None:
         """Make the collection and its keyword indexes before any data. Several matchers may do so at once."""
@@ -169,6 +168,72 @@ class QdrantIndex(PointIndex):
                 removed += client.count(name, count_filter=matching, exact=True).count
                 client.delete(name, models.FilterSelector(filter=matching), wait=True)
         return removed
+
+    def _discard(self, scope: Scope) -> None:
+        with self._calling() as client:
+            selector = models.FilterSelector(filter=_filter(scope))
+            client.delete(self._collection, selector, wait=True)
+
+    def ids(
+        self, start: uuid.UUID | None, limit: int
+    ) -> tuple[list[tuple[str, uuid.UUID]], uuid.UUID | None]:
+        """See `RebuildableIndex.ids`."""
+        with self._calling() as client:
+            points, following = client.scroll(
+                self._collection,
+                limit=limit,
+                offset=str(start) if start is not None else None,
+                with_payload=[codec.TENANT],
+                with_vectors=False,
+            )
+        found = [((point.payload or {})[codec.TENANT], uuid.UUID(str(point.id))) for point in points]
+        return found, uuid.UUID(str(following)) if following is not None else None
+
+    def drop(self) -> None:
+        """See `RebuildableIndex.drop`."""
+        with self._calling() as client:
+            client.delete_collection(self._collection)
+        self.close()
+
+    @property
+    def alias(self) -> QdrantAlias:
+        """The server's alias, over this index's connection."""
+        return QdrantAlias(self._client)
+
+
+class QdrantAlias:
+    """An `ActiveCollection` as an alias on a Qdrant server.
+
+    Args:
+        client: Of the server.
+    """
+
+    def __init__(self, client: QdrantClient) -> None:
+        self._client = client
+
+    def get(self) -> str | None:
+        """See `ActiveCollection.get`."""
+        with _answering():
+            aliases = self._client.get_aliases().aliases
+        return next((known.collection_name for known in aliases if known.alias_name == ALIAS), None)
+
+    def set(self, collection: str) -> None:
+        """See `ActiveCollection.set`. One request: nobody ever sees no alias."""
+        create = models.CreateAliasOperation(
+            create_alias=models.CreateAlias(collection_name=collection, alias_name=ALIAS)
+        )
+        delete = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=ALIAS))
+        with _answering():
+            known = any(alias.alias_name == ALIAS for alias in self._client.get_aliases().aliases)
+            self._client.update_collection_aliases([delete, create] if known else [create])
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except (grpc.RpcError, ApiException, QdrantException, OSError) as error:
+        raise DependencyDownError("index", _said(error)) from error
 
 
 def _collection(dimension: int) -> dict[str, Any]:

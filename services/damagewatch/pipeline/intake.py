@@ -7,7 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from damagewatch.domain import Box, ClaimImage, DependencyDownError, Origin, PhotoRef, Reason, Refused
+from damagewatch.domain import (
+    Box,
+    ClaimImage,
+    DependencyDownError,
+    Origin,
+    PhotoRef,
+    Reason,
+    Refused,
+    Sighting,
+)
 from damagewatch.vision.perceive import Perceived, Perception
 
 log = logging.getLogger(__name__)
@@ -27,6 +36,10 @@ class Seen:
 
     perceived: Perceived
     origin: Origin | None
+    collection: str = ""
+    """Of the index that judges it; during a change of embedder alone."""
+    also: tuple[Sighting, ...] = ()
+    """Its sightings as another embedder describes them: during a change both are remembered."""
 
 
 class Intake:

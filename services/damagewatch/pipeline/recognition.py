@@ -128,6 +128,7 @@ class Recognition:
         options: Options | None = None,
         observe: Callable[[str, float], None] = lambda stage, seconds: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        also: DamageIndex | None = None,
     ) -> None:
         """Prepares.
 
@@ -138,6 +139,7 @@ class Recognition:
             options: how widely is searched.
             observe: told the seconds of each step.
             clock: the time that outputs carry.
+            also: another embedder's collection, that every photo is remembered in too (`Seen.also`).
         """
         self._index = index
         self._calibration = calibration
@@ -145,6 +147,7 @@ class Recognition:
         self._options = options or Options()
         self._observe = observe
         self._clock = clock
+        self._also = also
 
     def __call__(
         self, batch: Sequence[Seen | Refused], positions: Positions | None = None
@@ -159,6 +162,8 @@ class Recognition:
         decided = iter(self.judge(seen, positions))
         outcomes = [item if isinstance(item, Refused) else next(decided) for item in batch]
         self._index.flush()
+        if self._also is not None:
+            self._also.flush()
         return outcomes
 
     def judge(self, seen: Sequence[Seen], positions: Positions | None = None) -> list[Decided]:
@@ -188,6 +193,8 @@ class Recognition:
         """
         start = time.perf_counter()
         self._index.upsert([sighting for item in seen for sighting in item.perceived.sightings])
+        if self._also is not None:
+            self._also.upsert([sighting for item in seen for sighting in item.also])
         self._observe("upsert", time.perf_counter() - start)
 
     def nearest(self, perceived: Perceived) -> list[Near]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import cv2
@@ -62,6 +62,12 @@ class Perceived:
     _image: Photo
     _extract: Callable[[Photo, Box, bool], LocalFeatures]
     _mirrored: dict[Box, LocalFeatures] = field(default_factory=dict)
+
+    def embedded_by(self, embed: Callable[[Photo, Box], NDArray[np.float32]]) -> tuple[Sighting, ...]:
+        """The sightings with the vectors of another embedder."""
+        windows = dict.fromkeys(sighting.window for sighting in self.sightings)
+        vectors = {window: embed(self._image, window) for window in windows}
+        return tuple(replace(sighting, embedding=vectors[sighting.window]) for sighting in self.sightings)
 
     def mirrored(self, sighting: Sighting) -> Sighting:
         """A sighting of this photo as the mirrored photo would have it; computed when first asked for."""
