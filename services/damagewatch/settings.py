@@ -269,6 +269,15 @@ class Models(Group):
         default_factory=_models_directory,
         description="Folder of manifest.json and the models; found by itself.",
     )
+    next: Path | None = Field(
+        default=None,
+        description="Folder of the models to change over to, while that lasts: see `damagewatch reindex`.",
+    )
+    carry_over_rate: Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)] = Field(
+        default=20.0,
+        description="Damages a second that are embedded anew for the next models; 0: as fast as it goes. The "
+        "default of `damagewatch reindex run`, and what a matcher does by itself where the index is in a folder.",
+    )
 
 
 class Onnx(Group):

@@ -8,7 +8,7 @@ import sys
 import typer
 
 import damagewatch
-from damagewatch.cli import broker, compare, deadletters, demo, inspect, photos, scan, stream
+from damagewatch.cli import broker, compare, deadletters, demo, inspect, photos, reindex, scan, stream
 from damagewatch.cli.failure import code_of, explain
 from damagewatch.cli.output import note
 
@@ -43,7 +43,7 @@ def _root(
     pass
 
 
-for commands in (demo, stream, deadletters, scan, photos, compare, broker, inspect):
+for commands in (demo, stream, deadletters, scan, photos, compare, broker, inspect, reindex):
     commands.register(app)
 
 

@@ -16,7 +16,15 @@ import numpy as np
 import structlog
 
 import damagewatch
-from damagewatch.assembly import load_models, make_intake, make_recognition, open_evidence, open_index
+from damagewatch.assembly import (
+    collection_of,
+    load_models,
+    make_intake,
+    make_recognition,
+    open_active,
+    open_evidence,
+    open_index,
+)
 from damagewatch.broker.consumer import GroupConsumer
 from damagewatch.broker.deadletter import Breaker
 from damagewatch.broker.options import KafkaOptions
@@ -25,8 +33,9 @@ from damagewatch.broker.transaction import TransactionSession
 from damagewatch.domain import DependencyDownError, Erasure
 from damagewatch.evidence import EvidenceStore
 from damagewatch.index import DamageIndex
+from damagewatch.matcher.changeover import ActiveWatch, start_changeover
 from damagewatch.matcher.outputs import TopicOutputs, dead_letters
-from damagewatch.matcher.strategy import Bounds, MatcherStrategy
+from damagewatch.matcher.strategy import Bounds, Look, MatcherStrategy, Recognise
 from damagewatch.matcher.telemetry import MatcherTelemetry
 from damagewatch.settings import PREFIX, SEPARATOR, SettingError, Settings
 from damagewatch.telemetry.drift import Drift
@@ -112,8 +121,14 @@ def run(settings: Settings, stop: threading.Event) -> None:
             metrics.stage(stage, seconds)
             tracing.stage(stage, seconds)
 
-        intake = make_intake(settings, models, evidence, observe)
-        recognition = make_recognition(settings, models, index, observe)
+        active = ActiveWatch(open_active(settings, models), collection_of(models))
+        if settings.models.next is None:
+            look: Look = make_intake(settings, models, evidence, observe)
+            recognise: Recognise = make_recognition(settings, models, index, observe)
+            active.check()
+        else:
+            changeover = start_changeover(settings, models, index, evidence, active, observe, stop, closing)
+            look, recognise = changeover.look, changeover.recognise
         breaker = Breaker(settings.matcher.breaker())
 
         def consume(options: KafkaOptions) -> None:
@@ -122,8 +137,8 @@ def run(settings: Settings, stop: threading.Event) -> None:
 
             def make_strategy() -> MatcherStrategy:
                 return MatcherStrategy(
-                    intake=intake,
-                    recognition=recognition,
+                    intake=look,
+                    recognition=recognise,
                     erase=ClaimEraser(index, evidence),
                     outputs=watch.telling(outputs),
                     starts=consumer.starts,
@@ -142,7 +157,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
             ).run(stop, settings.matcher.drain_timeout)
 
         watching = threading.Thread(
-            target=_watch, args=(index, metrics, health, stop), name="watch", daemon=True
+            target=_watch, args=(index, active, metrics, health, stop), name="watch", daemon=True
         )
         watching.start()
         workers = _workers(settings)
@@ -161,6 +176,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
         finally:
             stop.set()
             watching.join(WATCH_SECONDS)
+        active.check()
         log.info("matcher stopped")
 
 

@@ -1,0 +1,264 @@
+"""`damagewatch reindex`: to a new embedder while the stream runs."""
+
+from __future__ import annotations
+
+import json as json_format
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from damagewatch.cli import output
+from damagewatch.cli.failure import Failure
+from damagewatch.cli.parameters import Json
+from damagewatch.domain import DependencyDownError
+from damagewatch.settings import Settings
+
+if TYPE_CHECKING:
+    from damagewatch.index import ActiveCollection, RebuildableIndex
+    from damagewatch.pipeline.backfill import Backfill
+
+HELP = """To a new embedder while the stream runs: no pair missed, nothing stopped.
+
+An embedder's vectors mean nothing to another one, so each has a collection of its own, and one is active: searched.
+
+1. Restart every matcher with DAMAGEWATCH_MODELS__NEXT naming the folder of the new models. From then on each photo
+   is remembered in both collections. All matchers first, then the next step.
+
+2. `damagewatch reindex run` carries the old damages over, from their crops in the evidence store. It may be stopped
+   and run again. (Where the index is in a folder, the matcher that has it open does this by itself.)
+
+3. `damagewatch reindex compare` asks both the same questions; `damagewatch models shadow` compares their alerts.
+
+4. `damagewatch reindex switch` makes the new collection active: every matcher searches it within a second. `--back`
+   turns back, at any time before step 6.
+
+5. Restart the matchers with DAMAGEWATCH_MODELS__DIRECTORY naming the new models, and without __NEXT.
+
+6. `damagewatch reindex drop` removes the old collection.
+"""
+
+reindex_app = typer.Typer(no_args_is_help=True, help=HELP)
+
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        min=0, help="Damages a second; 0: as fast as it goes. Unset: the setting.", show_default=False
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.add_typer(reindex_app, name="reindex", rich_help_panel="Set-up")
+
+
+class _Sides(NamedTuple):
+    old: RebuildableIndex
+    new: RebuildableIndex
+    active: ActiveCollection
+    old_name: str
+    new_name: str
+    backfill: Backfill
+
+
+@reindex_app.command("run")
+def run(rate: Rate = None) -> None:
+    """Carry the damages of the collection in use over to the next models' one, until none is missing.
+
+    Examples:
+
+      DAMAGEWATCH_MODELS__NEXT=models-2 damagewatch reindex run --rate 50
+    """
+    with _opened(Settings(), rate) as sides:
+        walk = 0
+        while True:
+            walk += 1
+            total = sides.old.count()
+            with output.progress("damages") as bar:
+                task = bar.add_task(f"walk {walk}", total=total)
+                done = sides.backfill.walk(lambda seen, task=task: bar.update(task, completed=seen))  # type: ignore[misc]
+            output.note(f"walk {walk}: {done.seen} damages, {done.written} carried over, {done.lost} lost")
+            if done.lost and not done.written:
+                raise Failure(
+                    f"{done.lost} damages cannot be carried over: their crops are gone (see the log). Send their "
+                    "photos again, or go on without them: `damagewatch reindex switch --force`"
+                )
+            if not done.missing:
+                break
+        output.line(f"all {done.seen} damages are in {sides.new_name}")
+
+
+@reindex_app.command("status")
+def status(json: Json = False) -> None:
+    """Print which collection is active, how many damages each has, and how many the next one lacks.
+
+    Examples:
+
+      damagewatch reindex status --json
+    """
+    settings = Settings()
+    row: dict[str, object]
+    try:
+        with _opened(settings) as sides:
+            row = {
+                "active": sides.active.get(),
+                "in_use": sides.old_name,
+                "next": sides.new_name,
+                "damages": sides.old.count(),
+                "carried_over": sides.new.count(),
+                "missing": sides.backfill.walk(write=False).missing,
+            }
+    except DependencyDownError:
+        row = _told(settings)
+        if not row:
+            raise
+    if json:
+        output.json_line(row)
+    else:
+        output.table(("what", "value"), list(row.items()))
+
+
+@reindex_app.command("compare")
+def compare(
+    queries: Annotated[int, typer.Option(min=1, help="How many damages to ask with.")] = 200,
+    json: Json = False,
+) -> None:
+    """Ask both collections for the ten damages nearest to the same ones, and print how far they agree.
+
+    They need not agree: a better embedder finds others. A share near 0 tells that something is wrong.
+
+    Examples:
+
+      damagewatch reindex compare --queries 500
+    """
+    from damagewatch.pipeline import backfill
+
+    with _opened(Settings()) as sides:
+        try:
+            found = backfill.compare(sides.old, sides.new, queries)
+        except ValueError as error:
+            raise Failure(str(error)) from None
+    row = {"queries": found.queries, "shared": round(found.shared, 4), "first": round(found.first, 4)}
+    if json:
+        output.json_line(row)
+        return
+    output.table(
+        ("what", "value"),
+        [
+            ("damages asked with", row["queries"]),
+            ("share of the ten nearest that both find", row["shared"]),
+            ("share with the same photo nearest", row["first"]),
+        ],
+    )
+
+
+@reindex_app.command("switch")
+def switch(
+    back: Annotated[bool, typer.Option("--back", help="To the collection of the models in use.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Though damages are missing from it.")] = False,
+) -> None:
+    """Make the next models' collection active: all matchers search it within a second.
+
+    Refused while it lacks damages that the other one has, since pairs would be missed.
+
+    Examples:
+
+      damagewatch reindex switch
+
+      damagewatch reindex switch --back
+    """
+    from damagewatch.assembly import collection_of, load_models, load_next_models, open_active
+
+    settings = Settings()
+    models = load_models(settings)
+    following = load_next_models(settings, models)
+    target = collection_of(models if back else following)
+    if not back and not force:
+        missing = _missing(settings)
+        if missing:
+            raise Failure(f"{missing} damages are not in {target} yet: `damagewatch reindex run`, or --force")
+    open_active(settings, models).set(target)
+    output.line(f"active: {target}")
+
+
+@reindex_app.command("drop")
+def drop(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+    """Remove the collection that is not active, with all that it holds.
+
+    The matchers must have been restarted with one set of models: those that write to both would make it anew.
+
+    Examples:
+
+      damagewatch reindex drop --yes
+    """
+    with _opened(Settings()) as sides:
+        active = sides.active.get()
+        doomed = {sides.old_name: sides.new, sides.new_name: sides.old}.get(active or "")
+        if doomed is None:
+            raise Failure(f"the active collection, {active}, is neither of these models: nothing was removed")
+        name = sides.old_name if doomed is sides.old else sides.new_name
+        if not yes and not typer.confirm(f"Remove {name} with {doomed.count()} damages?"):
+            raise Failure("nothing was removed")
+        doomed.drop()
+    output.line(f"removed {name}")
+
+
+@contextmanager
+def _opened(settings: Settings, rate: float | None = None) -> Iterator[_Sides]:
+    from damagewatch.assembly import (
+        collection_of,
+        load_models,
+        load_next_models,
+        open_active,
+        open_beside,
+        open_evidence,
+        open_index,
+    )
+    from damagewatch.pipeline.backfill import Backfill
+
+    models = load_models(settings)
+    following = load_next_models(settings, models)
+    evidence = open_evidence(settings)
+    old = open_index(settings, models)
+    try:
+        new = open_beside(settings, following, old)
+        try:
+            speed = settings.models.carry_over_rate if rate is None else rate
+            backfill = Backfill(old, new, evidence, following.embedder, speed)
+            active = open_active(settings, models)
+            yield _Sides(old, new, active, collection_of(models), collection_of(following), backfill)
+        finally:
+            new.close()
+    finally:
+        old.close()
+
+
+def _missing(settings: Settings) -> int:
+    """Damages that the next collection lacks; as the matcher says that has the folder open."""
+    try:
+        with _opened(settings) as sides:
+            return sides.backfill.walk(write=False).missing
+    except DependencyDownError:
+        told = _told(settings)
+        if "missing" not in told:
+            raise Failure(
+                "a matcher has the index open and has not carried everything over yet: try again later"
+            ) from None
+        return int(str(told["missing"]))
+
+
+def _told(settings: Settings) -> dict[str, object]:
+    """What the matcher wrote that has the index's folder open; nothing where there is none."""
+    from damagewatch.assembly import load_models, open_active
+    from damagewatch.matcher.changeover import PROGRESS
+
+    if settings.index.url is not None:
+        return {}
+    file: Path = settings.index.path / PROGRESS
+    row: dict[str, object] = {"active": open_active(settings, load_models(settings)).get()}
+    with suppress(OSError, ValueError):
+        row |= json_format.loads(file.read_text())
+    return row
