@@ -7,10 +7,10 @@ BIN := .venv/bin
 UV := $(BIN)/uv
 UV_VERSION := 0.13.9
 
-.PHONY: help demo test lint format proto bench trials lock train clean
+.PHONY: help demo test lint format proto bench trials verify-deploy sbom audit lock train clean
 
 help: ## What can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -61,15 +61,28 @@ trials: .venv/.develop ## The hard promises, tried on a real Kafka: recall, kill
 
 train: .venv/.train ## The training environment (torch): then .venv/bin/damagewatch-train --help
 
-RESOLVE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
-COMPILE := $(RESOLVE) pyproject.toml
+LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate
+WORKING := --extra cpu --extra kafka-dev --extra capacity
+CHECKING := $(WORKING) --extra tracing --extra test --extra lint --extra deploy
+IMAGE := --extra s3 --extra gcs --extra tracing
 lock: $(UV) ## Resolves the locks again (ARGS=--upgrade for newer versions)
-	$(COMPILE) $(ARGS) --extra cpu --extra kafka-dev --extra capacity -o locks/serve.txt
-	$(COMPILE) $(ARGS) --extra cpu --extra kafka-dev --extra capacity --extra tracing --extra test --extra lint --extra deploy -c locks/serve.txt -o locks/develop.txt
-	$(COMPILE) $(ARGS) --extra cpu --extra kafka-dev --extra capacity --extra tracing --extra test --extra lint --extra deploy --extra train -c locks/develop.txt -o locks/train.txt
-	$(RESOLVE) $(ARGS) --group build -o locks/build.txt
-	$(COMPILE) $(ARGS) --extra cpu --extra s3 --extra gcs --extra tracing -c locks/serve.txt -o locks/image-cpu.txt
-	$(COMPILE) $(ARGS) --extra cuda --extra s3 --extra gcs --extra tracing -c locks/serve.txt -o locks/image-gpu.txt
+	$(LOCK) $(ARGS) --python-version 3.11 pyproject.toml $(WORKING) -o locks/serve.txt
+	$(LOCK) $(ARGS) --python-version 3.11 pyproject.toml $(CHECKING) -c locks/serve.txt -o locks/develop.txt
+	$(LOCK) $(ARGS) --python-version 3.11 pyproject.toml $(CHECKING) --extra train -c locks/develop.txt -o locks/train.txt
+	$(LOCK) $(ARGS) --python-version 3.13 --group build -o locks/build.txt
+	$(LOCK) $(ARGS) --python-version 3.13 pyproject.toml --extra cpu $(IMAGE) -c locks/serve.txt -o locks/image-cpu.txt
+	$(LOCK) $(ARGS) --python-version 3.13 pyproject.toml --extra cuda $(IMAGE) -c locks/serve.txt -o locks/image-gpu.txt
+
+verify-deploy: .venv/.develop ## deploy/, k8s/ and the workflows, by every validator that is at hand
+	$(BIN)/python -m pytest tests/deploy $(ARGS)
+
+sbom: .venv/.develop ## Bills of materials of the images (CycloneDX), from their locks: dist/sbom-*.json
+	@mkdir -p dist
+	for variant in cpu gpu; do $(BIN)/cyclonedx-py requirements locks/image-$$variant.txt --pyproject pyproject.toml \
+	  --mc-type application --output-reproducible -o dist/sbom-$$variant.json; done
+
+audit: .venv/.develop ## Known vulnerabilities of what the images hold; fails where it cannot be told
+	for variant in cpu gpu; do $(BIN)/pip-audit --strict --require-hashes --disable-pip -r locks/image-$$variant.txt; done
 
 clean: ## Removes what was built; your data folder stays
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
