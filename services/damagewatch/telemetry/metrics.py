@@ -45,8 +45,12 @@ LABELS: Final[Mapping[str, str]] = {
     "dependency": "kafka, index, evidence or references",
     "queue": "photos (in work), bytes (in work) or batch (looked at, waiting to be judged)",
     "version": "of damagewatch",
+    "detector": "name and hash of that model",
+    "embedder": "name and hash of that model",
+    "local_features": "name and hash of that model",
+    "calibration": "version of the calibration",
 }
-"""What each label may hold; `models_info` has one label a model."""
+"""What each label may hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +89,15 @@ class Metrics:
         self._queues_of: dict[str, Mapping[str, float]] = {}
         self._down_of: dict[str, set[str]] = defaultdict(set)
 
-        self._info("build", "Version of damagewatch.").info({"version": version})
-        self._models = self._info("models", "Versions of the models that judge.")
+        self._info("build", "Version of damagewatch.", "version").info({"version": version})
+        self._models = self._info(
+            "models",
+            "Versions of the models that judge.",
+            "detector",
+            "embedder",
+            "local_features",
+            "calibration",
+        )
         self._models_refused = self._gauge(
             "models_refused", "1 where the models do not fit their manifest; the process is about to end."
         )
@@ -304,8 +315,8 @@ class Metrics:
         self._describe(name, "histogram", labels, meaning)
         return Histogram(f"{_PREFIX}_{name}", meaning, labels, registry=self.registry, buckets=buckets)
 
-    def _info(self, name: str, meaning: str) -> Info:
-        self._describe(f"{name}_info", "info", (), meaning)
+    def _info(self, name: str, meaning: str, *labels: str) -> Info:
+        self._describe(f"{name}_info", "info", labels, meaning)
         return Info(f"{_PREFIX}_{name}", meaning, registry=self.registry)
 
     def _describe(self, name: str, kind: str, labels: tuple[str, ...], meaning: str) -> None:
