@@ -252,10 +252,17 @@ def end_within(seconds: float, code: int) -> None:
     timer.start()
 
 
-def _watch(index: DamageIndex, metrics: Metrics, health: Health, stop: threading.Event) -> None:
+def _watch(
+    index: DamageIndex, active: ActiveWatch, metrics: Metrics, health: Health, stop: threading.Event
+) -> None:
     """Off the hot path: measures and tidies the index, and tells probes when we are to stop."""
     tidied = time.monotonic()
     while True:
+        try:
+            active.check()
+        except SettingError as error:  # to go on would write where nobody searches
+            log.error("the matcher stops", detail=str(error))
+            stop.set()
         answers = False
         with suppress(DependencyDownError):
             metrics.index_points(index.count())
