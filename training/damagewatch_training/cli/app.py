@@ -8,7 +8,7 @@ import typer
 
 from damagewatch.cli.failure import code_of, explain
 from damagewatch.cli.output import note
-from damagewatch_training.cli import calibrate, data, evaluate, export, train
+from damagewatch_training.cli import calibrate, data, evaluate, export, retrieval, train
 from damagewatch_training.data.dataset import DataRefusedError
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
     help="From photos to the folder of models that the service loads.\n\n"
     "In order: views, the teacher (see `views --help`), train, export, manifest, calibrate, evaluate.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     add_completion=False,
 )
@@ -26,6 +27,7 @@ app.add_typer(export.app, name="export")
 app.command("manifest")(export.write_manifest)
 app.command("calibrate")(calibrate.fit_calibration)
 app.add_typer(evaluate.app, name="evaluate")
+app.command("compare")(retrieval.compare)
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ from damagewatch.report.elements import Element
 from damagewatch.vision.decode import decode
 from damagewatch_training.cli.parameters import MODELS, Data, Folder, Seed, Threads
 from damagewatch_training.data import sources
-from damagewatch_training.data.sources import Pair, Photo
-from damagewatch_training.evaluate import copies, page, stream
+from damagewatch_training.data.sources import SAME, Pair, Photo
+from damagewatch_training.evaluate import copies, known_pairs, page, stream
 from damagewatch_training.evaluate.alterations import KINDS
 from damagewatch_training.evaluate.chain import Told, open_chain, readers, wider
 from damagewatch_training.evaluate.page import Image
@@ -165,6 +165,66 @@ def evaluate_copies(
         shown,
     ]
     _write(out, "Altered pictures sent in again", figures, parts, {})
+
+
+def evaluate_pairs(
+    root: Data,
+    folder: Folder = MODELS,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All pairs, not only those with a photo of the val split.")
+    ] = False,
+    keep: Keep = KEEP,
+    out: Out = Path("runs/pairs"),
+    known: Known = [],  # noqa: B006 - how Typer wants a repeated option
+    threads: Threads = 2,
+) -> None:
+    """Pairs of photos judged by eye: the share that is alerted, by verdict, the chain over all photos.
+
+    Every photo is remembered, known copies too, and both photos of a pair ask.
+
+    Example: damagewatch-train evaluate pairs --data photos
+    """
+    photos = {photo.name: photo for photo in _all_photos(root)}
+    train = {photo.name for photo in sources.train_split(root)}
+    judged = [*sources.pairs(root), *(pair for path in known for pair in _judged(path))]
+    chosen = [
+        pair
+        for pair in judged
+        if {pair.a, pair.b} <= photos.keys() and (everything or not {pair.a, pair.b} <= train)
+    ]
+    if not chosen:
+        raise typer.BadParameter(
+            f"no pair of {root} has a photo of the val split; see --all", param_hint="--data"
+        )
+    asking = [photos[name] for name in sorted({name for pair in chosen for name in (pair.a, pair.b)})]
+    with open_chain(folder, keep, threads) as chain:
+        _told(chain.remember(readers(list(photos.values()))), len(photos), "remembering")
+        alerts: dict[str, list[Told]] = dict(_told(chain.ask(readers(asking)), len(asking), "asking"))
+    said = known_pairs.alerted(chosen, alerts)
+    figures = known_pairs.figures(said)
+    columns = ("verdict", "pairs", "alerted", "said_mirrored")
+    rows: list[Sequence[str | float]] = [
+        (verdict, *(values[column] for column in columns[1:])) for verdict, values in figures.items()
+    ]
+    table(columns, rows)
+    wrong = [(pair, told) for pair, told in said if (told is not None) != (pair.verdict in SAME)]
+    listed = {frozenset((pair.a, pair.b)) for pair in judged}
+    others = [
+        told
+        for told in _once(told for found in alerts.values() for told in found)
+        if frozenset((told.query, told.match)) not in listed
+    ]
+    parts = [
+        page.table(columns, rows),
+        page.heading(f"{len(wrong)} pairs that were missed, or alerted although they show no one damage"),
+        page.sheet(
+            (f"{pair.verdict}: {pair.a} and {pair.b}", (photos[pair.a].read(), photos[pair.b].read()))
+            for pair, _ in wrong
+        ),
+        page.heading(f"{len(others)} alerts of pairs that nobody has judged"),
+        page.sheet(_pair(told, photos, {}, {}) for told in others[:200]),
+    ]
+    _write(out, "Pairs judged by eye", figures, parts, alerts)
 
 
 def _all_photos(root: Path) -> list[Photo]:

@@ -1,0 +1,81 @@
+"""How good a detector is, measured through ONNX Runtime and the service's own code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from damagewatch.domain import Box
+from damagewatch.vision.decode import Photo as Decoded
+from damagewatch.vision.decode import decode
+from damagewatch.vision.embed import to_tensor
+from damagewatch.vision.engine import Engine
+from damagewatch.vision.manifest import ModelInput
+from damagewatch.vision.models import Models
+from damagewatch.vision.resample import cut, fitted
+from damagewatch_training.data.sources import Photo
+
+GREY = 127
+
+
+def detector(folder: Path, photos: list[Photo]) -> dict[str, float]:
+    """Measures a folder's detector at its threshold.
+
+    Returns:
+        `dice` over the pixels of all photos together; `found_at_iou_0.3`, the share of the labelled damages that a
+        reported box overlaps so well; `covered`, the share of them whose centre lies in a reported box;
+        `reported_per_photo`, damages; `right`, the share of the reported boxes that touch a labelled damage.
+    """
+    models = Models.load(folder)
+    entry = models.manifest.detector
+    size = entry.input.size
+    engine = Engine((folder / entry.file).read_bytes(), (3, size, size), ("logits",))
+    common = marked = reported = 0
+    found, covered, right = [], [], []
+    for photo in track(photos, "detecting"):
+        decoded = decode(photo.path.read_bytes())
+        truth = _labelled(photo, decoded)
+        mask = probability(engine, entry.input, decoded) >= entry.thresholds.damage
+        common += int((mask & truth).sum())
+        marked += int(mask.sum()) + int(truth.sum())
+        boxes = [region.box for region in models.detector.detect(decoded)]
+        reported += len(boxes)
+        right += [any(box.intersection(label.box) for label in photo.labels) for box in boxes]
+        for label in photo.labels:
+            found.append(any(label.box.iou(box) >= 0.3 for box in boxes))
+            covered.append(any(_holds(box, label.box.centre) for box in boxes))
+    return {
+        "dice": round(2 * common / marked, 4),
+        "found_at_iou_0.3": round(float(np.mean(found)), 4),
+        "covered": round(float(np.mean(covered)), 4),
+        "reported_per_photo": round(reported / len(photos), 2),
+        "right": round(float(np.mean(right)), 4),
+    }
+
+
+def _holds(box: Box, point: tuple[float, float]) -> bool:
+    return box.x0 <= point[0] < box.x1 and box.y0 <= point[1] < box.y1
+
+
+def probability(engine: Engine, wanted: ModelInput, photo: Decoded) -> NDArray[np.float32]:
+    """The probability of damage at each pixel of a photo, float32 (H, W), from the letterboxed photo."""
+    whole, size = Box(0, 0, photo.width, photo.height), wanted.size
+    width, height = fitted(whole, size)
+    letterbox = np.full((size, size, 3), GREY, np.uint8)
+    letterbox[:height, :width] = cut(photo, whole, width, height)
+    (logits,) = engine.run(to_tensor(letterbox, wanted))
+    damage = cv2.resize(logits[0, 0], (size, size))[:height, :width]
+    damage = cv2.resize(damage, (photo.width, photo.height))
+    return np.asarray(1 / (1 + np.exp(-damage)), np.float32)
+
+
+def _labelled(photo: Photo, decoded: Decoded) -> NDArray[np.bool_]:
+    mask = np.zeros((decoded.height, decoded.width), np.uint8)
+    for label in photo.labels:
+        for polygon in label.polygons:
+            cv2.fillPoly(mask, [np.round(polygon).astype(np.int32)], 1)
+    return mask > 0
