@@ -98,7 +98,7 @@ def load_next_models(settings: Settings, models: Models) -> Models:
 
 
 def _on_server(settings: Settings, models: Models) -> QdrantIndex:
-    from damagewatch.index.qdrant import QdrantIndex
+    from damagewatch.index.qdrant import Layout, QdrantIndex
 
     assert settings.index.url is not None
     return QdrantIndex.server(
@@ -108,6 +108,11 @@ def _on_server(settings: Settings, models: Models) -> QdrantIndex:
         api_key=settings.index.api_key.get_secret_value() or None,
         ca_file=settings.index.ca_file,
         timeout=settings.index.timeout,
+        layout=Layout(
+            shards=settings.index.shards,
+            replicas=settings.index.replication_factor,
+            write_consistency=settings.index.write_consistency_factor,
+        ),
     )
 
 

@@ -244,11 +244,28 @@ class Index(Group):
     candidates: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=30, description="Nearest damages of other claims that are looked at for each damage."
     )
+    shards: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None,
+        description="Parts that a Qdrant cluster divides the index into when it is made; unset: the server's "
+        "default, one a node.",
+    )
+    replication_factor: Annotated[int, Field(ge=1, le=10)] | None = Field(
+        default=None,
+        description="Copies of each part that a Qdrant cluster keeps, set when the index is made; unset: the "
+        "server's default.",
+    )
+    write_consistency_factor: Annotated[int, Field(ge=1, le=10)] | None = Field(
+        default=None,
+        description="Copies that must have a damage before it counts as remembered, set when the index is made. "
+        "All of them, so that no pair is missed while a node fails; unset: the server's default.",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Index:
         if self.api_key.get_secret_value() and not self.url:
             raise ValueError("api_key is given, but no url to send it to")
+        if (self.write_consistency_factor or 1) > (self.replication_factor or 10):
+            raise ValueError("write_consistency_factor is larger than replication_factor")
         return self
 
 

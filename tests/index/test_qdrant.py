@@ -14,7 +14,7 @@ from qdrant_client import QdrantClient
 from qdrant_client import grpc as wire
 
 from damagewatch.domain import DependencyDownError, Sighting
-from damagewatch.index.qdrant import QdrantAlias, QdrantIndex
+from damagewatch.index.qdrant import Layout, QdrantAlias, QdrantIndex
 
 Make = Callable[..., Sighting]
 NAME = "damages-v1-net-0123456789ab"
@@ -130,6 +130,23 @@ def test_collection_and_keyword_indexes_are_made_before_any_data(
         "copy_keys": False,
     }
     assert all(field.wait for field in fields)
+
+
+def test_a_cluster_is_told_how_to_spread_the_collection(server: PlayedServer) -> None:
+    QdrantIndex.server(
+        f"http://localhost:{server.port}", NAME, 16, layout=Layout(shards=6, replicas=3, write_consistency=3)
+    ).count()
+    (made,) = server.asked("Create")
+    assert (made.shard_number, made.replication_factor, made.write_consistency_factor) == (6, 3, 3)
+
+
+def test_how_a_collection_is_spread_is_the_servers_choice_by_default(
+    server: PlayedServer, index: QdrantIndex
+) -> None:
+    index.count()
+    (made,) = server.asked("Create")
+    for field in ("shard_number", "replication_factor", "write_consistency_factor"):
+        assert not made.HasField(field)
 
 
 def test_an_upsert_waits_until_it_is_visible_and_stays_below_4_mb(

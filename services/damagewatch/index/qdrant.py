@@ -11,6 +11,7 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -30,6 +31,29 @@ REST_PORT: Final = 6333
 ALIAS: Final = "damages-active"
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a collection is spread over a cluster when it is made; None leaves it to the server's configuration.
+
+    A point counts as remembered once `write_consistency` copies of its shard have it; searches ask one copy. So
+    with fewer than all `replicas`, a search right after a write may miss it while a node fails (a write that
+    not all copies took is acknowledged after the others are shut out, which other nodes learn a moment later).
+    """
+
+    shards: int | None = None
+    replicas: int | None = None
+    write_consistency: int | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """For `QdrantClient.create_collection`."""
+        given = {
+            "shard_number": self.shards,
+            "replication_factor": self.replicas,
+            "write_consistency_factor": self.write_consistency,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
 class QdrantIndex(PointIndex):
     """A `DamageIndex` on a server. Connects at the first call, so it can be made while the server is down.
 
@@ -37,12 +61,16 @@ class QdrantIndex(PointIndex):
         client: See `server` and, for tests, `QdrantClient(":memory:")`.
         collection: See `collection_name`; made at the first call if missing.
         dimension: Of the embeddings.
+        layout: See `Layout`.
     """
 
-    def __init__(self, client: QdrantClient, collection: str, dimension: int) -> None:
+    def __init__(
+        self, client: QdrantClient, collection: str, dimension: int, layout: Layout = Layout()
+    ) -> None:
         super().__init__(dimension)
         self._client = client
         self._collection = collection
+        self._layout = layout
         self._making = threading.Lock()
         self._made = False
 
@@ -56,6 +84,7 @@ class QdrantIndex(PointIndex):
         api_key: str | None = None,
         ca_file: Path | None = None,
         timeout: float = 10.0,
+        layout: Layout = Layout(),
     ) -> QdrantIndex:
         """An index on the server at `url`.
 
@@ -67,6 +96,7 @@ class QdrantIndex(PointIndex):
             api_key: Sent with every call.
             ca_file: PEM certificates to trust instead of the system's.
             timeout: Seconds that one call may take.
+            layout: See the class.
 
         Raises:
             ValueError: The URL is not of that form.
@@ -91,7 +121,7 @@ class QdrantIndex(PointIndex):
                 grpc_options=options,
                 check_compatibility=False,  # over REST, which may not be reachable
             )
-        return cls(client, collection, dimension)
+        return cls(client, collection, dimension, layout)
 
     def count(self) -> int:
         """See `DamageIndex.count`."""
@@ -121,7 +151,9 @@ class QdrantIndex(PointIndex):
                 return
             if not self._client.collection_exists(self._collection):
                 try:
-                    self._client.create_collection(self._collection, **_collection(self._dimension))
+                    self._client.create_collection(
+                        self._collection, **_collection(self._dimension), **self._layout.arguments()
+                    )
                 except (grpc.RpcError, ApiException, ValueError):
                     if not self._client.collection_exists(self._collection):  # not another matcher's doing
                         raise
