@@ -35,7 +35,10 @@ $(UV):
 demo: .venv/.serve ## The main job, on a real Kafka: photos in, alerts out (PHOTOS=folder takes your own)
 	$(BIN)/damagewatch demo $(if $(PHOTOS),--photos "$(PHOTOS)")
 
-test: .venv/.develop ## All tests, against one real Kafka and the real vector engine
+$(BIN)/promtool: deploy/prometheus/fetch.sh | .venv/.develop
+	@deploy/prometheus/fetch.sh $(BIN) || echo "tests that need prometheus and promtool will be skipped" >&2
+
+test: .venv/.develop $(BIN)/promtool ## All tests, against one real Kafka and the real vector engine
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: .venv/.develop ## ruff, mypy --strict, import-linter, buf, and that the generated code is current
@@ -45,6 +48,7 @@ lint: .venv/.develop ## ruff, mypy --strict, import-linter, buf, and that the ge
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
 	$(BIN)/python proto/generate.py --check
+	$(BIN)/python deploy/grafana/generate.py --check
 
 format: .venv/.develop ## Lays the code out
 	$(BIN)/ruff check --fix .
@@ -73,7 +77,7 @@ lock: $(UV) ## Resolves the locks again (ARGS=--upgrade for newer versions)
 	$(LOCK) $(ARGS) --python-version 3.13 pyproject.toml --extra cpu $(IMAGE) -c locks/serve.txt -o locks/image-cpu.txt
 	$(LOCK) $(ARGS) --python-version 3.13 pyproject.toml --extra cuda $(IMAGE) -c locks/serve.txt -o locks/image-gpu.txt
 
-verify-deploy: .venv/.develop ## deploy/, k8s/ and the workflows, by every validator that is at hand
+verify-deploy: .venv/.develop $(BIN)/promtool ## deploy/, k8s/ and the workflows, by every validator that is at hand
 	$(BIN)/python -m pytest tests/deploy $(ARGS)
 
 sbom: .venv/.develop ## Bills of materials of the images (CycloneDX), from their locks: dist/sbom-*.json

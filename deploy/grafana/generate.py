@@ -309,7 +309,7 @@ MATCHER: Final = Dashboard(
             (
                 Panel(
                     "Queues",
-                    "Share of each queue's room that is taken, of the fullest worker. photos at 1: it can do no more.",
+                    "Share of each queue's room that is taken, of the fullest worker. photos at 1: it is full.",
                     "percentunit",
                     (Query(f"max by (queue) (damagewatch_queue_fill_ratio{{{ALL}}})", "{{queue}}"),),
                     maximum=1,
