@@ -8,8 +8,10 @@ import typer
 
 from damagewatch.cli.failure import code_of, explain
 from damagewatch.cli.output import note
-from damagewatch_training.cli import calibrate, data, evaluate, export, retrieval, train
+from damagewatch_training.cli import calibrate, data, evaluate, export, look, retrieval, train
 from damagewatch_training.data.dataset import DataRefusedError
+from damagewatch_training.experiment.config import ConfigError
+from damagewatch_training.experiment.record import OtherExperiment
 
 app = typer.Typer(
     name="damagewatch-train",
@@ -28,6 +30,8 @@ app.command("manifest")(export.write_manifest)
 app.command("calibrate")(calibrate.fit_calibration)
 app.add_typer(evaluate.app, name="evaluate")
 app.command("compare")(retrieval.compare)
+app.command("activation-maps")(look.activation_maps)
+app.command("project")(look.project)
 
 
 def main() -> None:
@@ -37,8 +41,8 @@ def main() -> None:
     except (KeyboardInterrupt, EOFError):
         sys.exit(130)
     except Exception as error:
-        reason = str(error) if isinstance(error, DataRefusedError) else explain(error)
+        reason = str(error) if isinstance(error, DataRefusedError | ConfigError | OtherExperiment) else explain(error)
         if reason is None:
             raise
         note(f"damagewatch-train: {reason}")
-        sys.exit(code_of(error))
+        sys.exit(2 if isinstance(error, ConfigError) else code_of(error))

@@ -85,7 +85,7 @@ def evaluate_method(
     """
     if record and not (Path(method) / FILE).exists():
         raise typer.BadParameter(f"{method} is no folder of models", param_hint="--record")
-    task = _task(root, query, gallery, labels, views, others, keep, seed)
+    task = make_task(root, query, gallery, labels, views=views, others=others, keep=keep, seed=seed)
     measured = _measured(method, task, keep, threads, resamples)
     told = report.rows(measured)
     table(("figure", "value", "95 % interval"), told)
@@ -126,7 +126,7 @@ def compare(
 
     Example: damagewatch-train compare deploy/models imagenet teacher.npz phash --data photos
     """
-    task = _task(root, query, gallery, labels, views, others, keep, seed)
+    task = make_task(root, query, gallery, labels, views=views, others=others, keep=keep, seed=seed)
     measured = [_measured(method, task, keep, threads, resamples) for method in methods]
     table(("method", *report.HEADLINE), report.comparison(measured))
     out.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ def list_items(
 
     Example: damagewatch-train evaluate items items.csv --data photos
     """
-    task = _task(root, query, gallery, labels, views, others, keep, seed)
+    task = make_task(root, query, gallery, labels, views=views, others=others, keep=keep, seed=seed)
     with file.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
         writer.writerow(("name", "file", "x0", "y0", "x1", "y1"))
@@ -163,16 +163,23 @@ def list_items(
     note(f"{len(task.queries)} queries, then {len(task.gallery)} items of the gallery: {file}")
 
 
-def _task(
+def make_task(
     root: Path | None,
     query: Path | None,
     gallery: Path | None,
     labels: Path | None,
-    views: int,
-    others: int,
-    keep: Path,
-    seed: int,
+    *,
+    views: int = 2,
+    others: int = 4000,
+    keep: Path = KEEP,
+    seed: int = 7,
 ) -> Task:
+    """The task that the options name, with progress.
+
+    Raises:
+        typer.BadParameter: They name none.
+        DataRefusedError: It cannot be made.
+    """
     folders = (query, gallery, labels)
     if root is not None and folders == (None, None, None):
         asked = sources.damage_polygons(root, "val")
@@ -184,9 +191,13 @@ def _task(
     raise typer.BadParameter("give either --data, or all of --query, --gallery and --labels")
 
 
+def vectors(method: str, task: Task, keep: Path, threads: int) -> NDArray[np.float32]:
+    """The features of a task's items, with progress."""
+    return _last(features(method, task, keep, threads), len(task.items), method)
+
+
 def _measured(method: str, task: Task, keep: Path, threads: int, resamples: int) -> Measured:
-    vectors: NDArray[np.float32] = _last(features(method, task, keep, threads), len(task.items), method)
-    return measure(method, vectors, task, resamples)
+    return measure(method, vectors(method, task, keep, threads), task, resamples)
 
 
 def _last(steps: Iterable[object | R], total: int, doing: str) -> R:

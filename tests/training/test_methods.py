@@ -1,0 +1,106 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from damagewatch.domain import Box
+from damagewatch.vision.decode import Photo
+from damagewatch.vision.hashing import distance, perceptual_hashes
+from damagewatch.vision.models import Models
+from damagewatch_training.evaluate import methods
+from damagewatch_training.evaluate.methods import MethodRefusedError
+from damagewatch_training.evaluate.task import Item, Task
+
+from ..vision.models_folder import SHIPPED
+from ..vision.pictures import scene
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    """Two queries, three in the gallery; the last two are windows of one photo."""
+    items = []
+    for seed, name in enumerate("abcd"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), scene(160, 120, seed))
+        items.append(Item(name, tmp_path / f"{name}.png", Box(20, 10, 120, 100)))
+    items.append(Item("e", tmp_path / "d.png"))
+    relevant = np.array([[True, False, False], [False, True, False]])
+    return Task(tuple(items[:2]), tuple(items[2:]), relevant, ~relevant & False, np.arange(2), "a task")
+
+
+def features(method: str, task: Task, keep: Path) -> np.ndarray:
+    *_, found = methods.features(method, task, keep)
+    assert isinstance(found, np.ndarray)
+    return found
+
+
+@pytest.mark.parametrize("method", [str(SHIPPED), str(SHIPPED / "embedder.onnx")])
+def test_the_shipped_embedder_is_asked_as_the_service_asks_it(
+    method: str, task: Task, tmp_path: Path
+) -> None:
+    found = features(method, task, tmp_path / "kept")
+    models = Models.load(SHIPPED)
+    for item, vector in zip(task.items, found, strict=True):
+        assert vector == pytest.approx(models.embedder.embed(*item.read()), abs=1e-6)
+
+
+def test_perceptual_hash_as_features(task: Task, tmp_path: Path) -> None:
+    found = features("phash", task, tmp_path / "kept")
+    one, other = (
+        perceptual_hashes(methods.resample.cut(*item.read(), 256, 256))[0] for item in task.items[:2]
+    )
+    assert found[0] @ found[1] == pytest.approx(1 - distance(one, other) / 32)
+
+
+def test_features_are_kept_for_the_same_model_and_pictures(task: Task, tmp_path: Path) -> None:
+    first = features("phash", task, tmp_path / "kept")
+    (tmp_path / "a.png").unlink()
+    assert (features("phash", task, tmp_path / "kept") == first).all()
+
+
+def test_named_features_in_any_order_and_of_any_length(task: Task, tmp_path: Path) -> None:
+    names, x = np.array(list("xedcba")), np.arange(1, 13).reshape(6, 2)
+    np.savez(tmp_path / "f.npz", name=names, x=x)
+    found = features(str(tmp_path / "f.npz"), task, tmp_path)
+    assert found[0] == pytest.approx(np.array([11, 12]) / np.hypot(11, 12))
+    assert found[4] == pytest.approx(np.array([3, 4]) / 5)
+    np.save(tmp_path / "f.npy", x[:5])
+    assert features(str(tmp_path / "f.npy"), task, tmp_path)[1] == pytest.approx(np.array([3, 4]) / 5)
+
+
+def test_features_that_do_not_fit_are_refused(task: Task, tmp_path: Path) -> None:
+    np.savez(tmp_path / "few.npz", name=np.array(["a"]), x=np.ones((1, 4)))
+    np.savez(tmp_path / "other.npz", y=np.ones((1, 4)))
+    np.save(tmp_path / "short.npy", np.ones((3, 4)))
+    np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
+    (tmp_path / "text.npz").write_text("no numbers")
+    np.save(tmp_path / "nan.npy", np.full((5, 2), np.nan))
+    for name, told in (
+        ("few.npz", "4 of 5 items are missing"),
+        ("other.npz", "`name` and `x`"),
+        ("short.npy", "2 rows for the queries"),
+        ("objects.npy", "cannot load|numpy can load"),
+        ("text.npz", "numpy can load"),
+        ("nan.npy", "finite"),
+        ("missing.onnx", "no such file"),
+        ("resnet", "not a method"),
+        ("", "neither a folder of models"),
+    ):
+        method = str(tmp_path / name) if name != "resnet" else name
+        with pytest.raises(MethodRefusedError, match=told):
+            features(method, task, tmp_path / "kept")
+
+
+def test_a_model_that_takes_no_pictures_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"no model")
+    with pytest.raises(MethodRefusedError, match="ONNX Runtime can load"):
+        methods.embedder(str(tmp_path / "m.onnx"))
+
+
+def test_a_window_is_embedded_and_not_its_photo() -> None:
+    image = scene(200, 100, 1)
+    embed = methods.embedder("phash")
+    photo = Photo(image, 200, 100, 1.0)
+    alone = Photo(np.ascontiguousarray(image[:, :100]), 100, 100, 1.0)
+    assert (embed(photo, Box(0, 0, 100, 100)) == embed(alone, Box(0, 0, 100, 100))).mean() > 0.95
+    assert (embed(photo, Box(0, 0, 100, 100)) != embed(photo, Box(100, 0, 200, 100))).any()
