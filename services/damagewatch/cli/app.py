@@ -8,7 +8,20 @@ import sys
 import typer
 
 import damagewatch
-from damagewatch.cli import broker, compare, deadletters, demo, inspect, photos, reindex, scan, stream
+from damagewatch.cli import (
+    broker,
+    compare,
+    deadletters,
+    demo,
+    index,
+    inspect,
+    photos,
+    reindex,
+    replay,
+    scan,
+    shadow,
+    stream,
+)
 from damagewatch.cli.failure import code_of, explain
 from damagewatch.cli.output import note
 
@@ -43,7 +56,20 @@ def _root(
     pass
 
 
-for commands in (demo, stream, deadletters, scan, photos, compare, broker, inspect, reindex):
+for commands in (
+    demo,
+    stream,
+    deadletters,
+    index,
+    scan,
+    photos,
+    compare,
+    broker,
+    inspect,
+    reindex,
+    replay,
+    shadow,
+):
     commands.register(app)
 
 

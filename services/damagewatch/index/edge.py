@@ -344,6 +344,20 @@ def _engine() -> Iterator[None]:
         raise DependencyDownError("index", str(error)) from error
 
 
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Holds a folder against all who would open an index in it.
+
+    Raises:
+        DependencyDownError: one is open.
+    """
+    lock = _lock_folder(path)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
 def _lock_folder(path: Path) -> int:
     """Take the folder for this object, until the file that is returned is closed (or the process ends)."""
     try:
