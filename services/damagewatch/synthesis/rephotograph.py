@@ -2,8 +2,8 @@
 
 Real photographs of one damage from two standpoints are rare, so they are made: the photo is taken for a
 flat panel that a camera sees again from elsewhere (a homography), the light changes smoothly over it, and
-a camera of its own adds blur, noise, sharpening and JPEG. What this cannot make is parallax, and reflections
-that wander over the paint; `damagewatch.synthesis.drawn` can.
+a camera of its own adds blur, noise, sharpening and JPEG. `damagewatch.synthesis.conditions` adds what happens more
+rarely: parallax of a curved panel, reflections, dirt, things in the way, screens, messengers.
 """
 
 from __future__ import annotations
@@ -61,18 +61,23 @@ def rephotograph(
     if not (math.isfinite(strength) and strength >= 0):
         raise ValueError(f"strength is 0 or more, this is {strength}")
     height, width = photo.shape[:2]
-    homography = _standpoint(width, height, rng, strength)
+    homography = standpoint(width, height, rng, strength).homography
     if mirror:
-        homography = homography @ np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]])
-    image = _warped(photo, homography)
+        homography = homography @ mirroring(width)
+    image = warped(photo, homography)
     image = relight(image, rng, strength)
     image = capture(image, rng, strength)
     quality = round(95 - strength * rng.uniform(5, 50))
     return Rephotograph(image, homography, min(max(quality, 20), 95))
 
 
-def _standpoint(width: int, height: int, rng: np.random.Generator, strength: float) -> NDArray[np.float64]:
-    """A homography of the whole frame, drawn until most of the photo stays in view."""
+def mirroring(width: int) -> NDArray[np.float64]:
+    """The homography that turns a photo of that width left to right."""
+    return np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]])
+
+
+def standpoint(width: int, height: int, rng: np.random.Generator, strength: float) -> Standpoint:
+    """A standpoint from which the whole frame is seen, drawn until most of the photo stays in view."""
     for attempt in range(8):
         # Each attempt is a little tamer, so that the last one always fits.
         s = strength * (1 - attempt / 8)
@@ -80,33 +85,68 @@ def _standpoint(width: int, height: int, rng: np.random.Generator, strength: flo
         yaw, pitch = np.radians(rng.uniform(-28, 28, 2) * (1.0, 0.8)) * s
         zoom = math.exp(rng.triangular(math.log(0.7), 0.06, math.log(1.4)) * s)
         shift = rng.uniform(-0.12, 0.12, 2) * (width, height) * s
-        homography = _view(width, height, roll=roll, yaw=yaw, pitch=pitch, zoom=zoom, shift=shift)
-        if share_in_view(homography, width, height) >= LEAST_IN_VIEW:
+        found = Standpoint(width, height, roll, yaw, pitch, zoom, (float(shift[0]), float(shift[1])))
+        if share_in_view(found.homography, width, height) >= LEAST_IN_VIEW:
             break
-    return homography
+    return found
 
 
-def _view(
-    width: int,
-    height: int,
-    *,
-    roll: float,
-    yaw: float,
-    pitch: float,
-    zoom: float,
-    shift: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Of a camera that turned by these angles (radians) about the photo's centre, seen as a flat panel."""
-    focal = 1.3 * max(width, height)
-    turn = cv2.Rodrigues(np.array([0.0, yaw, 0.0]))[0] @ cv2.Rodrigues(np.array([pitch, 0.0, 0.0]))[0]
-    turn = cv2.Rodrigues(np.array([0.0, 0.0, roll]))[0] @ turn
-    centred = np.array([[1.0, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1]])
-    # The panel, turned about its centre and put `focal` away: unturned, it is seen at its own size.
-    plane = np.column_stack([turn[:, 0], turn[:, 1], [0.0, 0.0, focal]])
-    camera = np.diag([focal * zoom, focal * zoom, 1.0])
-    placed = np.array([[1.0, 0, width / 2 + shift[0]], [0, 1, height / 2 + shift[1]], [0, 0, 1]])
-    homography = placed @ camera @ plane @ centred
-    return np.asarray(homography / homography[2, 2], dtype=np.float64)
+@dataclass(frozen=True, slots=True)
+class Standpoint:
+    """A camera that turned by these angles (radians) about the centre of the thing that the photo shows.
+
+    `width` and `height` are the photo's, `zoom` enlarges, `shift` moves the picture: pixels.
+    """
+
+    width: int
+    height: int
+    roll: float
+    yaw: float
+    pitch: float
+    zoom: float
+    shift: tuple[float, float]
+
+    @property
+    def focal(self) -> float:
+        """Focal length in pixels, and how far away the photographed thing is."""
+        return 1.3 * max(self.width, self.height)
+
+    @property
+    def homography(self) -> NDArray[np.float64]:
+        """First photo to second, of a flat panel. float64 (3, 3)."""
+        turn = self._turn()
+        centred = np.array([[1.0, 0, -self.width / 2], [0, 1, -self.height / 2], [0, 0, 1]])
+        # The panel, turned about its centre and put `focal` away: unturned, it is seen at its own size.
+        plane = np.column_stack([turn[:, 0], turn[:, 1], [0.0, 0.0, self.focal]])
+        homography = self._camera() @ plane @ centred
+        return np.asarray(homography / homography[2, 2], dtype=np.float64)
+
+    def seen(self, points: NDArray[np.float64], depth: NDArray[np.float64]) -> NDArray[np.float64]:
+        """First photo to second, of points that lie `depth` pixels behind the flat panel.
+
+        Args:
+            points: float64 (N, 2), pixels of the first photo.
+            depth: float64 (N,).
+
+        Returns:
+            float64 (N, 2), pixels of the second photo.
+        """
+        further = (1 + depth / self.focal)[:, None]  # along the rays of the first camera
+        space = np.column_stack([(points - (self.width / 2, self.height / 2)) * further, depth])
+        image = (space @ self._turn().T + (0.0, 0.0, self.focal)) @ self._camera().T
+        return np.asarray(image[:, :2] / image[:, 2:], np.float64)
+
+    def _turn(self) -> NDArray[np.float64]:
+        turn = (
+            cv2.Rodrigues(np.array([0.0, self.yaw, 0.0]))[0]
+            @ cv2.Rodrigues(np.array([self.pitch, 0.0, 0.0]))[0]
+        )
+        return np.asarray(cv2.Rodrigues(np.array([0.0, 0.0, self.roll]))[0] @ turn, np.float64)
+
+    def _camera(self) -> NDArray[np.float64]:
+        middle = self.width / 2 + self.shift[0], self.height / 2 + self.shift[1]
+        placed = np.array([[1.0, 0, middle[0]], [0, 1, middle[1]], [0, 0, 1]])
+        return placed @ np.diag([self.focal * self.zoom, self.focal * self.zoom, 1.0])
 
 
 def share_in_view(homography: NDArray[np.float64], width: int, height: int) -> float:
@@ -117,7 +157,8 @@ def share_in_view(homography: NDArray[np.float64], width: int, height: int) -> f
     return float(common) / (width * height)
 
 
-def _warped(photo: Image, homography: NDArray[np.float64]) -> Image:
+def warped(photo: Image, homography: NDArray[np.float64]) -> Image:
+    """The photo as the homography moves it, as large as before, continued by reflection."""
     if np.allclose(homography, np.eye(3), atol=1e-9):
         return photo.copy()
     half = np.array([[1.0, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
@@ -125,10 +166,10 @@ def _warped(photo: Image, homography: NDArray[np.float64]) -> Image:
     shrinks = math.sqrt(abs(np.linalg.det(homography[:2, :2]))) < 0.8
     source = cv2.GaussianBlur(photo, (3, 3), 0.6) if shrinks else photo
     size = photo.shape[1], photo.shape[0]
-    warped = cv2.warpPerspective(
+    moved = cv2.warpPerspective(
         source, to_opencv, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
     )
-    return np.asarray(warped, dtype=np.uint8)
+    return np.asarray(moved, dtype=np.uint8)
 
 
 def relight(image: Image, rng: np.random.Generator, strength: float) -> Image:
