@@ -7,7 +7,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv
 UV_VERSION := 0.13.9
 
-.PHONY: help demo test lint format proto bench trials verify-deploy sbom audit lock train clean
+.PHONY: help demo test lint format proto bench trials rules verify-deploy sbom audit lock train clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -76,6 +76,9 @@ lock: $(UV) ## Resolves the locks again (ARGS=--upgrade for newer versions)
 	$(LOCK) $(ARGS) --python-version 3.13 --group build -o locks/build.txt
 	$(LOCK) $(ARGS) --python-version 3.13 pyproject.toml --extra cpu $(IMAGE) -c locks/serve.txt -o locks/image-cpu.txt
 	$(LOCK) $(ARGS) --python-version 3.13 pyproject.toml --extra cuda $(IMAGE) -c locks/serve.txt -o locks/image-gpu.txt
+
+rules: .venv/.develop ## The PrometheusRule of k8s/ from deploy/prometheus
+	$(BIN)/python k8s/components/monitoring/generate.py
 
 verify-deploy: .venv/.develop $(BIN)/promtool ## deploy/, k8s/ and the workflows, by every validator that is at hand
 	$(BIN)/python -m pytest tests/deploy $(ARGS)
