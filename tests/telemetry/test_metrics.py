@@ -3,6 +3,7 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -10,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from damagewatch import domain
 from damagewatch.broker.observer import Observer
 from damagewatch.domain import Reason
+from damagewatch.telemetry.drift import Drift
 from damagewatch.telemetry.health import Health
 from damagewatch.telemetry.metrics import Metrics
 from damagewatch.telemetry.stream import StreamTelemetry
@@ -107,7 +109,62 @@ def test_dependencies(metrics: Metrics) -> None:
     assert value(metrics, "damagewatch_retries_total", dependency="index") == 2
 
 
+def test_a_dependency_is_up_while_it_answers_all_who_ask(metrics: Metrics) -> None:
+    metrics.dependency("index", False, "worker-1")
+    metrics.dependency("index", True, "watch")
+    assert value(metrics, "damagewatch_dependency_up", dependency="index") == 0
+    metrics.dependency("index", True, "worker-1")
+    assert value(metrics, "damagewatch_dependency_up", dependency="index") == 1
+
+
+def test_of_several_consumers_the_fullest_queue_is_shown(metrics: Metrics) -> None:
+    metrics.queues({"photos": 0.5}, "worker-1")
+    metrics.queues({"photos": 0.25}, "worker-2")
+    assert value(metrics, "damagewatch_queue_fill_ratio", queue="photos") == 0.5
+    metrics.queues({"photos": 0.0}, "worker-1")
+    assert value(metrics, "damagewatch_queue_fill_ratio", queue="photos") == 0.25
+
+
+def test_what_waits_since_an_unknown_time_grows_older_all_the_same(metrics: Metrics, clock: Clock) -> None:
+    metrics.lag({0: 5}, 0.0)
+    clock.now += 30
+    metrics.lag({0: 5}, 0.0)
+    assert value(metrics, "damagewatch_oldest_uncommitted_seconds") == 30
+
+
+def test_drift_is_told_where_there_is_a_reference(metrics: Metrics) -> None:
+    assert value(metrics, "damagewatch_embedding_mean_shift_ratio") is None
+    drift = Drift(np.zeros(2, np.float32), 2.0, window=4, least=1)
+    metrics.drift(drift)
+    drift.add(np.array([0.0, 1.0], np.float32))
+    assert value(metrics, "damagewatch_embedding_mean_shift_ratio") == 0.5
+    assert value(metrics, "damagewatch_embedding_spread_ratio") == 0
+
+
 class TestStream:
+    def test_while_kafka_is_silent_what_was_last_known_counts(self, metrics: Metrics, clock: Clock) -> None:
+        stream = StreamTelemetry(metrics, Health(60, clock))
+        stream.assigned(1)
+        stream.lag({0: 5}, 10.0)
+        clock.now += 60
+        stream.lag({}, 0.0)
+        assert value(metrics, "damagewatch_lag_records", partition="0") == 5
+        assert value(metrics, "damagewatch_oldest_uncommitted_seconds") == 70
+        stream.assigned(0)  # others do it now
+        assert value(metrics, "damagewatch_lag_records", partition="0") is None
+        assert value(metrics, "damagewatch_oldest_uncommitted_seconds") == 0
+
+    def test_kafka_is_up_again_without_a_commit_the_index_is_not(self, metrics: Metrics) -> None:
+        stream = StreamTelemetry(metrics, Health(60))
+        for dependency in ("kafka", "index"):
+            stream.waiting_for(dependency)
+            stream.paused(f"{dependency}: no answer", 1.0)
+        stream.resumed()
+        assert value(metrics, "damagewatch_dependency_up", dependency="kafka") == 1
+        assert value(metrics, "damagewatch_dependency_up", dependency="index") == 0
+        stream.committed(1, {}, 0.1)
+        assert value(metrics, "damagewatch_dependency_up", dependency="index") == 1
+
     def test_tells_metrics_and_health(self, metrics: Metrics, clock: Clock) -> None:
         health = Health(60, clock)
         stream: Observer = StreamTelemetry(metrics, health)
@@ -159,9 +216,11 @@ class TestStream:
 
 def test_a_stream_that_stays_stopped_is_not_ready() -> None:
     health = Health(60.0)
-    stream = StreamTelemetry(Metrics(), health)
+    metrics = Metrics()
+    stream = StreamTelemetry(metrics, health)
     stream.polled()
     stream.paused("52 of 60 records failed in our own code", math.inf)
+    assert value(metrics, "damagewatch_stopped") == 1
     report = health.ready()
     assert not report.ok
     assert report.reasons == ("52 of 60 records failed in our own code",)
