@@ -4,6 +4,7 @@ import cv2
 import pytest
 
 from damagewatch.domain import Box
+from damagewatch_training.data.dataset import DamageEntry, Dataset, PhotoEntry
 from damagewatch_training.data.sources import Label, Pair, Photo
 from damagewatch_training.evaluate import task
 from damagewatch_training.evaluate.task import Task, TaskRefusedError
@@ -124,6 +125,45 @@ def test_a_task_is_made_once_and_the_same_again(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").rglob("*.jpg")} == written
     other = last(task.rephotographed(asked, others, [], tmp_path / "kept", gallery=2, seed=8))
     assert other.sha256 != first.sha256
+
+
+def dataset(folder: Path, *regions: tuple[str, str, str | None]) -> Dataset:
+    """Regions: id, photo, physical damage. Photo x is of the train split."""
+    names = sorted({photo for _, photo, _ in regions})
+    for seed, name in enumerate(names):
+        picture(folder / f"{name}.png", seed, 320, 240)
+    entry = {"sha256": "0" * 64, "width": 320, "height": 240, "hashes": ("0" * 16, "0" * 16)}
+    photos = [
+        PhotoEntry.model_validate(
+            {"name": n, "file": f"{n}.png", "split": "train" if n == "x" else "val", **entry}
+        )
+        for n in names
+    ]
+    damages = [DamageEntry(id=i, photo=p, box=(40, 40, 90, 80), damage=d) for i, p, d in regions]
+    return Dataset(folder, tuple(photos), tuple(damages))
+
+
+def test_damages_of_which_there_are_several_photos(tmp_path: Path) -> None:
+    made = task.real(
+        dataset(
+            tmp_path,
+            ("1", "a", "dent"),
+            ("2", "b", "dent"),
+            ("3", "b", "scratch"),
+            ("4", "b", "scratch"),
+            ("5", "c", None),
+            ("6", "x", "dent"),
+        )
+    )
+    assert [item.name for item in made.queries] == ["query/1", "query/2"]
+    assert [item.name for item in made.gallery] == ["1", "2", "3", "4", "5"]
+    assert made.relevant.tolist() == [[False, True, False, False, False], [True, False, False, False, False]]
+    assert made.junk.tolist() == [[True, False, False, False, False], [False, True, True, True, False]]
+    assert made.clusters.tolist() == [0, 0]
+    with pytest.raises(TaskRefusedError, match="on two photos"):
+        task.real(dataset(tmp_path, ("1", "a", "dent"), ("2", "a", "dent")))
+    with pytest.raises(TaskRefusedError, match="on two photos"):
+        task.real(Dataset(tmp_path))
 
 
 def test_nothing_labelled_is_refused(tmp_path: Path) -> None:

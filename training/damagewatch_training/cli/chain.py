@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import typer
 
-from damagewatch.cli.output import note, progress, table
+from damagewatch.cli.output import messages, note, progress, table
 from damagewatch.domain import Box
 from damagewatch.pipeline.recognition import Options
 from damagewatch.report.elements import Element
@@ -282,13 +282,15 @@ def _write(
 
 
 def _told(items: Iterable[Any], total: int, doing: str) -> list[Any]:
-    """All items, with progress."""
+    """All items, with progress: a bar on a terminal, else a line for each tenth."""
     done = []
     with progress() as bar:
         task = bar.add_task(doing, total=total)
         for item in items:
             done.append(item)
             bar.advance(task)
+            if not messages.is_terminal and len(done) * 10 // total > (len(done) - 1) * 10 // total:
+                note(f"{doing}: {len(done)} of {total}")
     return done
 
 

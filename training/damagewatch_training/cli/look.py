@@ -18,6 +18,7 @@ from damagewatch_training.cli.retrieval import (
     Method,
     Query,
     Root,
+    Second,
     make_task,
     vectors,
 )
@@ -35,6 +36,7 @@ def activation_maps(
     query: Query = None,
     gallery: Gallery = None,
     labels: Labels = None,
+    second: Second = "made",
     count: Annotated[int, typer.Option(help="Queries that are looked at.", min=1)] = 12,
     out: Annotated[Path, typer.Option(help="The page that is written.")] = Path("runs/activation-maps.html"),
     keep: Keep = KEEP,
@@ -48,7 +50,7 @@ def activation_maps(
     Example: damagewatch-train activation-maps deploy/models --data photos
     """
     embed = embedder(method)
-    task = make_task(root, query, gallery, labels, keep=keep, seed=seed)
+    task = make_task(root, query, gallery, labels, second=second, keep=keep, seed=seed)
     asking = np.flatnonzero(task.relevant.any(axis=1))
     chosen = sorted(np.random.default_rng(seed).permutation(asking)[:count].tolist())
     figures = []
@@ -79,6 +81,7 @@ def project(
     query: Query = None,
     gallery: Gallery = None,
     labels: Labels = None,
+    second: Second = "made",
     count: Annotated[int, typer.Option("--items", help="Pictures on the map, at most.", min=3)] = 2000,
     by: Annotated[
         Literal["tsne", "pca"], typer.Option(help="t-SNE keeps near what is near; PCA is exact and quick.")
@@ -94,7 +97,7 @@ def project(
 
     Example: damagewatch-train project deploy/models --data photos
     """
-    task = make_task(root, query, gallery, labels, keep=keep, seed=seed)
+    task = make_task(root, query, gallery, labels, second=second, keep=keep, seed=seed)
     found = vectors(method, task, keep, threads)
     chosen = _chosen(task, count, seed)
     kept = found[chosen]

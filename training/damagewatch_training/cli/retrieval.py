@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 import typer
@@ -16,10 +16,11 @@ from damagewatch.cli.output import note, progress, table
 from damagewatch.vision.manifest import FILE
 from damagewatch_training.cli.parameters import Record, Seed, Threads
 from damagewatch_training.data import sources
+from damagewatch_training.data.dataset import load
 from damagewatch_training.evaluate import report
 from damagewatch_training.evaluate.methods import features
 from damagewatch_training.evaluate.protocol import RESAMPLES, Measured, measure
-from damagewatch_training.evaluate.task import Task, labelled, rephotographed
+from damagewatch_training.evaluate.task import Task, labelled, real, rephotographed
 
 R = TypeVar("R")
 
@@ -41,6 +42,10 @@ Labels = Annotated[
     Path | None,
     typer.Option(help="CSV (query, reference) of what belongs together.", exists=True, dir_okay=False),
 ]
+Second = Annotated[
+    Literal["made", "real"],
+    typer.Option(help="The second photos: rephotographs, or those that a data set holds of one damage."),
+]
 Views = Annotated[int, typer.Option(help="Rephotographs of each damage.", min=1)]
 Others = Annotated[int, typer.Option(help="Gallery items of other photos, at most.", min=0)]
 Keep = Annotated[Path, typer.Option(help="Where rephotographs and features are kept for later runs.")]
@@ -58,6 +63,7 @@ def evaluate_method(
     out: Annotated[Path, typer.Option(help="Folder for figures.json and report.html.")] = Path(
         "runs/evaluate"
     ),
+    second: Second = "made",
     views: Views = 2,
     others: Others = 4000,
     resamples: Resamples = RESAMPLES,
@@ -69,7 +75,8 @@ def evaluate_method(
     """How well a method finds a damage again, among thousands.
 
     With --data: labelled damages of the val split, each photographed again, among all other damages, damaged parts
-    and random windows. With --query, --gallery and --labels: pictures of any domain (shoeprints, footprints).
+    and random windows; with --second real, damages of which the data set holds several photos. With --query,
+    --gallery and --labels: pictures of any domain (shoeprints, footprints).
 
     any_hit_at_k: the share of queries with a right item among the first k. all_hits_at_k: the share whose first k
     hold as many right items as they can, min(k, n) of n. Other damages on the query's own photo are left out of the
@@ -85,7 +92,9 @@ def evaluate_method(
     """
     if record and not (Path(method) / FILE).exists():
         raise typer.BadParameter(f"{method} is no folder of models", param_hint="--record")
-    task = make_task(root, query, gallery, labels, views=views, others=others, keep=keep, seed=seed)
+    task = make_task(
+        root, query, gallery, labels, second=second, views=views, others=others, keep=keep, seed=seed
+    )
     measured = _measured(method, task, keep, threads, resamples)
     told = report.rows(measured)
     table(("figure", "value", "95 % interval"), told)
@@ -112,6 +121,7 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder for figures.json and report.html.")] = Path(
         "runs/compare"
     ),
+    second: Second = "made",
     views: Views = 2,
     others: Others = 4000,
     resamples: Resamples = RESAMPLES,
@@ -126,7 +136,9 @@ def compare(
 
     Example: damagewatch-train compare deploy/models imagenet teacher.npz phash --data photos
     """
-    task = make_task(root, query, gallery, labels, views=views, others=others, keep=keep, seed=seed)
+    task = make_task(
+        root, query, gallery, labels, second=second, views=views, others=others, keep=keep, seed=seed
+    )
     measured = [_measured(method, task, keep, threads, resamples) for method in methods]
     table(("method", *report.HEADLINE), report.comparison(measured))
     out.mkdir(parents=True, exist_ok=True)
@@ -141,6 +153,7 @@ def list_items(
     query: Query = None,
     gallery: Gallery = None,
     labels: Labels = None,
+    second: Second = "made",
     views: Views = 2,
     others: Others = 4000,
     keep: Keep = KEEP,
@@ -152,7 +165,9 @@ def list_items(
 
     Example: damagewatch-train evaluate items items.csv --data photos
     """
-    task = make_task(root, query, gallery, labels, views=views, others=others, keep=keep, seed=seed)
+    task = make_task(
+        root, query, gallery, labels, second=second, views=views, others=others, keep=keep, seed=seed
+    )
     with file.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
         writer.writerow(("name", "file", "x0", "y0", "x1", "y1"))
@@ -169,6 +184,7 @@ def make_task(
     gallery: Path | None,
     labels: Path | None,
     *,
+    second: Literal["made", "real"] = "made",
     views: int = 2,
     others: int = 4000,
     keep: Path = KEEP,
@@ -182,6 +198,8 @@ def make_task(
     """
     folders = (query, gallery, labels)
     if root is not None and folders == (None, None, None):
+        if second == "real":
+            return real(load(root))
         asked = sources.damage_polygons(root, "val")
         rest = [*sources.train_split(root), *sources.severity(root, "val")]
         made = rephotographed(asked, rest, sources.pairs(root), keep, views, others, seed)

@@ -20,7 +20,7 @@ from damagewatch.vision.decode import Photo as Decoded
 from damagewatch.vision.decode import decode
 from damagewatch.vision.regions import window
 from damagewatch_training.data import windows
-from damagewatch_training.data.dataset import DataRefusedError
+from damagewatch_training.data.dataset import DataRefusedError, Dataset
 from damagewatch_training.data.groups import Groups
 from damagewatch_training.data.sources import SAME, Pair, Photo
 
@@ -222,6 +222,48 @@ def _random(photo: Photo, of: str, rng: np.random.Generator) -> _Shown:
     x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
     box = window(Box(x, y, x + w, y + h), width, height)
     return _Shown(Item(f"{photo.name}#random", photo.path, box), "", of)
+
+
+def real(data: Dataset, split: str = "val") -> Task:
+    """Damages of which the data set holds several photos: each region asks for the others of its damage.
+
+    The gallery is every region of `split`. Regions of the query's own photo, itself among them, are junk.
+
+    Args:
+        data: Whose regions name the damage that they show (`DamageEntry.damage`).
+        split: Of the photos.
+
+    Raises:
+        TaskRefusedError: No damage is on two photos.
+    """
+    files = {photo.name: photo for photo in data.photos if photo.split == split}
+    regions = [damage for damage in data.damages if damage.photo in files]
+    physical, photos = np.array([r.physical for r in regions]), np.array([r.photo for r in regions])
+    if len(regions) ** 2 > MAX_PAIRS:
+        raise TaskRefusedError(f"{data.folder}: {len(regions):,} regions are too many to rank at once")
+    own = photos[:, None] == photos
+    relevant = (physical[:, None] == physical) & ~own if regions else np.zeros((0, 0), bool)
+    asking = np.flatnonzero(relevant.any(axis=1))
+    if not len(asking):
+        raise TaskRefusedError(f"{data.folder}: no damage of the split {split!r} is on two photos")
+    shown = [
+        Item(
+            r.id,
+            data.folder / files[r.photo].file,
+            window(r.area, files[r.photo].width, files[r.photo].height),
+        )
+        for r in regions
+    ]
+    clusters = np.unique(physical[asking], return_inverse=True)[1].astype(np.int64)
+    return Task(
+        tuple(Item(f"query/{shown[i].name}", shown[i].file, shown[i].window) for i in asking),
+        tuple(shown),
+        relevant[asking],
+        own[asking],
+        clusters,
+        f"{clusters.max() + 1} damages of the split {split!r} that are on several photos, {len(asking)} regions; each "
+        f"asks for the others among {len(shown)} regions. Regions of its own photo are left out.",
+    )
 
 
 def labelled(query: Path, gallery: Path, labels: Path) -> Task:
