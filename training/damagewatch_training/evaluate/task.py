@@ -261,8 +261,8 @@ def real(data: Dataset, split: str = "val") -> Task:
         relevant[asking],
         own[asking],
         clusters,
-        f"{clusters.max() + 1} damages of the split {split!r} that are on several photos, {len(asking)} regions; each "
-        f"asks for the others among {len(shown)} regions. Regions of its own photo are left out.",
+        f"{clusters.max() + 1} damages of the split {split!r} that are on several photos, {len(asking)} regions; "
+        f"each asks for the others among {len(shown)} regions. Regions of its own photo are left out.",
     )
 
 
