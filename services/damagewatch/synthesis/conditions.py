@@ -182,7 +182,7 @@ def rephotograph_under(
     movement = Movement(standpoint(width, height, rng, strength), mirror=mirror)
     if Condition.CURVED in conditions:
         movement = replace(movement, relief=_relief(width, height, rng, strength))
-    image, visible = _moved(photo, movement)
+    image, visible = moved(photo, movement)
     if Condition.DIRT in conditions:
         image = dirt(image, rng, strength)
     if Condition.REFLECTION in conditions:
@@ -216,8 +216,8 @@ def _relief(width: int, height: int, rng: np.random.Generator, strength: float) 
     return Relief(float(angle), (first, second))
 
 
-def _moved(photo: Image, movement: Movement) -> tuple[Image, Mask]:
-    """The photo seen anew, and which of its pixels were in the photo."""
+def moved(photo: Image, movement: Movement) -> tuple[Image, Mask]:
+    """The photo seen anew, and which of the new pixels (255) lie within the first photo."""
     height, width = photo.shape[:2]
     columns, rows = (-(-side // STEP) + 1 for side in (width, height))
     y, x = np.mgrid[:rows, :columns] * float(STEP)
@@ -339,8 +339,8 @@ def occlusion(image: Image, rng: np.random.Generator) -> tuple[Image, Mask]:
     shape = cv2.GaussianBlur(mask, (0, 0), max(scale / 700, 0.3)).astype(np.float32)[..., None] / 255
     # It throws a soft shadow beside itself.
     shift = rng.uniform(-0.03, 0.03, 2) * scale
-    moved = cv2.warpAffine(mask, np.array([[1, 0, shift[0]], [0, 1, shift[1]]]), (width, height))
-    shade = cv2.GaussianBlur(moved, (0, 0), max(scale / 60, 0.5)).astype(np.float32)[..., None] / 255
+    beside = cv2.warpAffine(mask, np.array([[1, 0, shift[0]], [0, 1, shift[1]]]), (width, height))
+    shade = cv2.GaussianBlur(beside, (0, 0), max(scale / 60, 0.5)).astype(np.float32)[..., None] / 255
     shaded = image * (1 - np.float32(rng.uniform(0.1, 0.5)) * shade)
     out = shaded * (1 - shape) + np.clip(colour + texture, 0, 255) * shape
     return np.asarray(np.clip(np.rint(out), 0, 255), np.uint8), np.where(shape[..., 0] > 0.02, 255, 0).astype(
@@ -368,7 +368,7 @@ def screen(
     half = np.array([[1.0, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     matrix, size = np.linalg.inv(half) @ frame @ half, (width, height)
     edge = rng.uniform(5, 40, 3)
-    moved = cv2.warpPerspective(image, matrix, size, borderValue=edge.tolist()).astype(np.float32)
+    framed = cv2.warpPerspective(image, matrix, size, borderValue=edge.tolist()).astype(np.float32)
     shown = cv2.warpPerspective(np.full_like(visible, 255), matrix, size, flags=cv2.INTER_NEAREST) > 0
     seen = cv2.warpPerspective(visible, matrix, size, flags=cv2.INTER_NEAREST)
     y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -380,10 +380,10 @@ def screen(
         phase = (x * math.cos(angle) + y * math.sin(angle)) * (2 * math.pi / period) + bend
         for channel in range(3):  # red, green and blue lie beside each other
             pattern[..., channel] += np.sin(phase + channel * 2 * math.pi / 3 * rng.uniform(0.3, 1))
-    lit = moved * (1 + np.float32(strength * rng.uniform(0.01, 0.06)) * pattern)
+    lit = framed * (1 + np.float32(strength * rng.uniform(0.01, 0.06)) * pattern)
     glow = np.array([rng.uniform(6, 22), rng.uniform(4, 16), rng.uniform(3, 14)], np.float32)
     lit = lit * (1 - glow / 255) + glow
-    out = np.clip(np.rint(np.where(shown[..., None], lit, moved)), 0, 255)
+    out = np.clip(np.rint(np.where(shown[..., None], lit, framed)), 0, 255)
     return np.asarray(out, np.uint8), np.asarray(seen, np.uint8)
 
 

@@ -10,9 +10,10 @@ import typer
 
 from damagewatch.cli import output
 from damagewatch.cli.failure import Failure
+from damagewatch.synthesis.conditions import Condition
 from damagewatch_training.cli import data_import
 from damagewatch_training.cli.parameters import RUN, Data, Run, Seed
-from damagewatch_training.data import crops, dataset, encode, sources, split
+from damagewatch_training.data import crops, dataset, encode, second_views, sources, splice, split
 from damagewatch_training.data.importers import coco
 from damagewatch_training.embedder import views
 
@@ -170,6 +171,88 @@ def _tell_split(data: dataset.Dataset, leaks: list[split.Link], as_json: bool, *
         )
     if leaks:
         raise Failure(f"{len(leaks)} links between splits (the table of --check names them)")
+
+
+@app.command("rephotograph")
+def rephotograph(
+    folder: Dataset,
+    out: Out,
+    views: Annotated[int, typer.Option(help="New photos of each photo.", min=1)] = 2,
+    conditions: Annotated[
+        list[Condition] | None,
+        typer.Option(
+            "--condition", help="What may happen beside standpoint, light and camera; default: all of these."
+        ),
+    ] = None,
+    chance: Annotated[float, typer.Option(help="Of each condition.", min=0, max=1)] = 0.25,
+    strength: Annotated[
+        float, typer.Option(help="0: as it is; 1: clearly another photo.", min=0, max=2)
+    ] = 1.0,
+    mirrored: Annotated[float, typer.Option(help="Share of views that are mirrored.", min=0, max=1)] = 0.0,
+    only: Annotated[str, typer.Option("--split", help="Only photos of this split.")] = "",
+    workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.", min=1)] = None,
+    seed: Seed = 1,
+) -> None:
+    """Photograph photos again: other standpoints, light and cameras, and what else happens.
+
+    Writes a data set of the photos and their views: polygons where they went, boxes as a detector would have drawn
+    them, and in correspondences/ where each pixel went. --out may be the data set itself, which then grows.
+
+    Examples:
+
+      damagewatch-train data rephotograph data --views 6 --split train --out views
+
+      damagewatch-train data rephotograph data --condition curved --condition screen --chance 1 --out views
+    """
+    data = dataset.load(folder)
+    plan = second_views.Plan(views, tuple(conditions or Condition), chance, strength, mirrored, seed)
+    with output.progress() as bar:
+        task = bar.add_task(
+            "photographing again", total=sum(only in {"", photo.split} for photo in data.photos)
+        )
+        grown = second_views.make(data, out, plan, only, workers, lambda: bar.advance(task))
+    _tell_grown(grown)
+
+
+@app.command("splice")
+def splice_damages(
+    folder: Dataset,
+    out: Out,
+    count: Annotated[int, typer.Option(help="Spliced damages.", min=1)] = 100,
+    views: Annotated[int, typer.Option(help="Photos of each.", min=1)] = 2,
+    onto: Annotated[
+        Path | None,
+        typer.Option(
+            help="A data set of undamaged cars; default: undamaged places of labelled photos.",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
+    only: Annotated[str, typer.Option("--split", help="Only photos of this split.")] = "",
+    seed: Seed = 1,
+) -> None:
+    """Blend damages onto other cars.
+
+    Writes a data set of new photos: the damage's polygons where it is now, and more views of each (as `data
+    rephotograph` makes them). --out may be the data set itself, which then grows.
+
+    Example:
+
+      damagewatch-train data splice data --count 500 --views 3 --split train --out spliced
+    """
+    data = dataset.load(folder)
+    places = data if onto is None else dataset.load(onto)
+    with output.progress("damages") as bar:
+        task = bar.add_task("splicing", total=count)
+        grown = splice.splice(data, places, out, count, views, seed, only, lambda: bar.advance(task))
+    _tell_grown(grown)
+
+
+def _tell_grown(data: dataset.Dataset) -> None:
+    made = sum(dataset.MADE_FROM in photo.attributes for photo in data.photos)
+    output.note(f"{data.folder}: {len(data.photos)} photos, {made} of them made; {len(data.damages)} damages")
+    if not made:
+        raise Failure("nothing could be made")
 
 
 @app.command("export-coco")

@@ -33,6 +33,10 @@ FILE = "dataset.json"
 PHOTOS = "photos"
 VERSION = 1
 MAX_BYTES = 1_000_000_000
+MADE_FROM = "made_from"
+"""The attribute of a made photo that names the photo that it (of a splice: its damage) comes from."""
+MADE_ONTO = "made_onto"
+"""The attribute that names the photo that a damage was spliced onto."""
 
 
 class DataRefusedError(Exception):

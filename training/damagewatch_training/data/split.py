@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from damagewatch_training.data.dataset import Dataset, PhotoEntry
+from damagewatch_training.data.dataset import MADE_FROM, MADE_ONTO, Dataset, PhotoEntry
 from damagewatch_training.data.groups import Groups
 from damagewatch_training.data.sources import SAME
 
@@ -56,6 +56,10 @@ def links(data: Dataset, at_most: int = NEAR_COPY) -> Iterator[Link]:
     """Enough links to join all that belongs together: by claim, damage, judged pair and likeness."""
     yield from _chains("claim", ((photo.claim, photo.name) for photo in data.photos if photo.claim))
     yield from _chains("damage", ((d.damage, d.photo) for d in data.damages if d.damage is not None))
+    for photo in data.photos:
+        for made in (MADE_FROM, MADE_ONTO):
+            if made in photo.attributes:
+                yield Link(photo.attributes[made], photo.name, made.replace("_", " "))
     for pair in data.pairs:
         if pair.verdict in TOGETHER:
             yield Link(pair.a, pair.b, f"pair: {pair.verdict}")
