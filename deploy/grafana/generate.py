@@ -461,7 +461,7 @@ MODELS: Final = Dashboard(
                     "0.03 for a thousand photos of different claims.",
                     "short",
                     (Query(f"damagewatch_embedding_mean_shift_ratio{{{ALL}}}", "{{instance}}"),),
-                    limits=((0.5, "red"),),
+                    limits=((0.4, "red"),),
                 ),
                 Panel(
                     "Spread of the embeddings",

@@ -8,7 +8,7 @@ import typer
 
 from damagewatch.cli.failure import code_of, explain
 from damagewatch.cli.output import note
-from damagewatch_training.cli import calibrate, data, evaluate, export, look, retrieval, train
+from damagewatch_training.cli import calibrate, data, evaluate, export, look, retrieval, statistics, train
 from damagewatch_training.data.dataset import DataRefusedError
 from damagewatch_training.experiment.config import ConfigError
 from damagewatch_training.experiment.record import OtherExperiment
@@ -27,6 +27,7 @@ app.command("views")(data.render_views)
 app.add_typer(train.app, name="train")
 app.add_typer(export.app, name="export")
 app.command("manifest")(export.write_manifest)
+app.command("statistics")(statistics.measure_statistics)
 app.command("calibrate")(calibrate.fit_calibration)
 app.add_typer(evaluate.app, name="evaluate")
 app.command("compare")(retrieval.compare)
