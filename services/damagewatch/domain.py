@@ -274,6 +274,9 @@ class Signals:
     """Share of the query's window that the warped match covers, 0 to 1."""
     hash_distance: int
     """Bits in which the photos' perceptual hashes differ, 0 to 64; of the mirrored photo where mirrored."""
+    distinctness: float = 0.0
+    """How seldom features like the matched ones agree on different cars, 0 to 1: wheels, lamps and backgrounds
+    low, the irregular marks of a damage high. 0 where none were matched."""
 
 
 @dataclass(frozen=True, slots=True)

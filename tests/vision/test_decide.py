@@ -161,10 +161,15 @@ SIGNALS = st.builds(
     alignment=st.floats(-1, 1),
     overlap=st.floats(0, 1),
     hash_distance=st.integers(0, 64),
+    distinctness=st.floats(0, 1),
 )
 
 
-@given(SIGNALS, st.lists(st.floats(-1e4, 1e4), min_size=7, max_size=7), st.floats(-1e4, 1e4))
+@given(
+    SIGNALS,
+    st.lists(st.floats(-1e4, 1e4), min_size=len(FEATURES), max_size=len(FEATURES)),
+    st.floats(-1e4, 1e4),
+)
 def test_probability_is_one_for_any_coefficients(
     signals: Signals, coefficients: list[float], intercept: float
 ) -> None:
@@ -184,11 +189,11 @@ def test_more_evidence_is_never_less_probable(signals: Signals, name: str) -> No
 
 
 def test_logistic_is_the_textbook_one() -> None:
-    signals = Signals(0.5, 20, 10, 0.4, 0.6, 0.8, 16)
+    signals = Signals(0.5, 20, 10, 0.4, 0.6, 0.8, 16, 0.7)
     calibration = Calibration(
-        mean=(0.1,) * 7, scale=(2.0,) * 7, coefficients=(1, 2, 3, 4, 5, 6, 7), intercept=-3, base_rate=0.1
+        mean=(0.1,) * 8, scale=(2.0,) * 8, coefficients=(1, 2, 3, 4, 5, 6, 7, 8), intercept=-3, base_rate=0.1
     )
-    logit = -3 + sum(c * (x - 0.1) / 2 for c, x in zip(range(1, 8), features(signals), strict=True))
+    logit = -3 + sum(c * (x - 0.1) / 2 for c, x in zip(range(1, 9), features(signals), strict=True))
     assert calibration.probability(signals) == pytest.approx(1 / (1 + np.exp(-logit)))
 
 
@@ -196,7 +201,7 @@ def test_logistic_is_the_textbook_one() -> None:
     "wrong",
     [
         {"features": FEATURES[::-1]},
-        {"coefficients": (1.0,) * 6},
+        {"coefficients": (1.0,) * 7},
         {"scale": (0.0,) * 7},
         {"intercept": float("nan")},
         {"base_rate": 0},

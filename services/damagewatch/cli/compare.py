@@ -98,7 +98,7 @@ def _most_alike(
     from damagewatch.vision.decide import compared, measure
 
     pairs = [
-        (query, candidate, measure(query, candidate, compared(query, candidate)))
+        (query, candidate, measure(query, candidate, compared(query, candidate), calibration))
         for query, candidate in itertools.product(one.sightings, two.sightings)
     ]
     return max(pairs, key=lambda pair: calibration.probability(pair[2]))

@@ -46,6 +46,11 @@ def findings(signals: Signals, mirrored: bool) -> list[Finding]:
         ),
         Finding(percent(signals.inlier_ratio), "of all matched points agree with it", signals.inlier_ratio),
         Finding(
+            f"{signals.distinctness:.2f}",
+            "how telling these points are (low: wheels, lamps and backgrounds, which many photos share)",
+            signals.distinctness,
+        ),
+        Finding(
             f"{signals.alignment:.2f}",
             "agreement of the damages when one is laid over the other (1 is perfect, 0 is none)",
             max(signals.alignment, 0),

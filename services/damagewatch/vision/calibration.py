@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from damagewatch.domain import Signals
+from damagewatch.vision.distinctness import Distinctness
 
 FEATURES = (
     "cosine",
@@ -18,6 +19,7 @@ FEATURES = (
     "alignment",
     "overlap",
     "hash_distance",
+    "distinctness",
 )
 """Names of the values that `features` returns, in this order."""
 
@@ -34,6 +36,7 @@ def features(signals: Signals) -> tuple[float, ...]:
         signals.alignment,
         signals.overlap,
         signals.hash_distance / 64,
+        signals.distinctness,
     )
 
 
@@ -76,12 +79,13 @@ class Calibration(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     features: tuple[str, ...] = FEATURES
-    mean: tuple[FiniteFloat, ...] = (0.0,) * 7
-    scale: tuple[Annotated[FiniteFloat, Field(gt=0)], ...] = (1.0,) * 7
-    coefficients: tuple[FiniteFloat, ...] = (0.0, 0.1, 0.15, 3.0, 6.0, 0.0, 0.0)
+    mean: tuple[FiniteFloat, ...] = (0.0,) * 8
+    scale: tuple[Annotated[FiniteFloat, Field(gt=0)], ...] = (1.0,) * 8
+    coefficients: tuple[FiniteFloat, ...] = (0.0, 0.1, 0.15, 3.0, 6.0, 0.0, 0.0, 0.0)
     intercept: FiniteFloat = -6.6
     base_rate: Probability = 0.003
     thresholds: Thresholds = Thresholds()
+    distinctness: Distinctness = Distinctness()
 
     @model_validator(mode="after")
     def _fits(self) -> Calibration:

@@ -24,7 +24,7 @@ _MOST = 0.5
 """Share of its photo that a window covers to speak for the photo."""
 
 
-def measure(query: Sighting, match: Sighting, geometry: Geometry | None) -> Signals:
+def measure(query: Sighting, match: Sighting, geometry: Geometry | None, calibration: Calibration) -> Signals:
     """The signals of a pair; zeros where there is no geometry."""
     cosine = float(np.clip(query.embedding @ match.embedding, -1, 1))
     bits = hashing.distance(query.photo_hash, match.photo_hash)
@@ -38,6 +38,7 @@ def measure(query: Sighting, match: Sighting, geometry: Geometry | None) -> Sign
         alignment=geometry.alignment,
         overlap=geometry.overlap,
         hash_distance=bits,
+        distinctness=calibration.distinctness.mean(geometry.descriptors),
     )
 
 
@@ -110,7 +111,7 @@ def _judge(
     query: Sighting, match: Sighting, calibration: Calibration, mirrored: bool, known: Registered | None
 ) -> Match | None:
     geometry = compared(query, match, mirrored, known)
-    signals = measure(query, match, geometry)
+    signals = measure(query, match, geometry, calibration)
     identical = not mirrored and query.photo.sha256 == match.photo.sha256
     kind = _kind(query, match, geometry, signals, calibration)
     if identical:

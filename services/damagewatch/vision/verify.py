@@ -39,13 +39,14 @@ class Geometry:
     """What a homography that maps the query onto the match says.
 
     `homography` float64 (3, 3) maps query pixels to match pixels. `points` float32 (N, 4) are the matched
-    points that agree with it: query x, y, match x, y. `perspective` is how far it is from affine: the
-    relative change of depth from the middle of the query's photo to its edge, 0 for a crop, scaling or
-    rotation. The others are as in `domain.Signals`.
+    points that agree with it: query x, y, match x, y; `descriptors` float32 (N, 64) what they look like, the
+    mean of both sides. `perspective` is how far it is from affine: the relative change of depth from the middle
+    of the query's photo to its edge, 0 for a crop, scaling or rotation. The others are as in `domain.Signals`.
     """
 
     homography: Matrix
     points: NDArray[np.float32]
+    descriptors: NDArray[np.float32]
     focus_inliers: int
     inlier_ratio: float
     alignment: float
@@ -73,6 +74,7 @@ class Registration:
 
     homography: Matrix
     points: NDArray[np.float32]
+    descriptors: NDArray[np.float32]
     inlier_ratio: float
 
 
@@ -99,7 +101,9 @@ def register(query: Sighting, match: Sighting) -> Registration | None:
     if abs(homography[2, 2]) > 1e-9 * np.abs(homography).max():
         homography /= homography[2, 2]
     points = np.concatenate([source[agree], target[agree]], axis=1).astype(np.float32)
-    return Registration(homography, points, float(agree.mean()))
+    descriptors = np.asarray(query.features.descriptors[one[agree]], np.float32)
+    descriptors = (descriptors + match.features.descriptors[other[agree]]) / np.float32(2 * 127)
+    return Registration(homography, points, descriptors, float(agree.mean()))
 
 
 def verify(query: Sighting, match: Sighting) -> Geometry | None:
@@ -119,6 +123,7 @@ def on_damages(query: Sighting, match: Sighting, registration: Registration) -> 
     return Geometry(
         homography=registration.homography,
         points=registration.points,
+        descriptors=registration.descriptors,
         focus_inliers=int((_within(query_focus, source) & _within(match_focus, target)).sum()),
         inlier_ratio=registration.inlier_ratio,
         alignment=alignment,

@@ -242,6 +242,7 @@ class Signals(_message.Message):
     ALIGNMENT_FIELD_NUMBER: _builtins.int
     OVERLAP_FIELD_NUMBER: _builtins.int
     HASH_DISTANCE_FIELD_NUMBER: _builtins.int
+    DISTINCTNESS_FIELD_NUMBER: _builtins.int
     cosine: _builtins.float
     """Cosine of the two embeddings. -1 to 1."""
     inliers: _builtins.int
@@ -256,6 +257,10 @@ class Signals(_message.Message):
     """Share of the query's window that the warped match covers. 0 to 1."""
     hash_distance: _builtins.int
     """Bits in which the perceptual hashes of the two photos differ. 0 to 64."""
+    distinctness: _builtins.float
+    """How seldom features like the matched ones agree on different cars: wheels, lamps and backgrounds low, the
+    irregular marks of a damage high. 0 to 1; 0 where none were matched, and in alerts older than this field.
+    """
     def __init__(
         self,
         *,
@@ -266,10 +271,11 @@ class Signals(_message.Message):
         alignment: _builtins.float = ...,
         overlap: _builtins.float = ...,
         hash_distance: _builtins.int = ...,
+        distinctness: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alignment", b"alignment", "cosine", b"cosine", "focus_inliers", b"focus_inliers", "hash_distance", b"hash_distance", "inlier_ratio", b"inlier_ratio", "inliers", b"inliers", "overlap", b"overlap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alignment", b"alignment", "cosine", b"cosine", "distinctness", b"distinctness", "focus_inliers", b"focus_inliers", "hash_distance", b"hash_distance", "inlier_ratio", b"inlier_ratio", "inliers", b"inliers", "overlap", b"overlap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
