@@ -8,11 +8,11 @@ Words: a *photo* belongs to a *claim* of a *tenant* (one insurer); a *damage* is
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
+from math import isfinite
 from types import MappingProxyType
 from uuid import UUID, uuid5
 
@@ -115,7 +115,7 @@ class Box:
     y1: float
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(v) for v in (self.x0, self.y0, self.x1, self.y1)):
+        if not (isfinite(self.x0) and isfinite(self.y0) and isfinite(self.x1) and isfinite(self.y1)):
             raise ValueError(f"box with a value that is not finite: {self}")
         if self.x1 < self.x0 or self.y1 < self.y0:
             raise ValueError(f"box whose end lies before its start: {self}")

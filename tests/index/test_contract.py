@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from damagewatch.domain import Sighting
-from damagewatch.index import DamageIndex, RebuildableIndex
+from damagewatch.index import DamageIndex, Entry, RebuildableIndex
 from damagewatch.index.points import Scope
 
 # The local mode says that it ignores search parameters; it scans all vectors, which is what we want of it.
@@ -22,19 +22,21 @@ Make = Callable[..., Sighting]
 
 
 def claims(found: list[list[object]]) -> list[set[str]]:
-    return [{item.sighting.photo.claim_id for item in one} for one in found]  # type: ignore[attr-defined]
+    return [{item.entry.photo.claim_id for item in one} for one in found]  # type: ignore[attr-defined]
 
 
 def test_what_was_upserted_is_found_at_once_and_whole(index: DamageIndex, sighting: Make) -> None:
     stored = sighting(claim="C-1", ordinal=2)
     index.upsert([stored])
     ((candidate,),) = index.search([sighting(claim="C-2")], limit=5)
-    assert candidate.sighting.damage == stored.damage
-    assert candidate.sighting.photo == stored.photo
-    assert candidate.sighting.embedding == pytest.approx(stored.embedding, abs=1e-6)
-    assert np.array_equal(candidate.sighting.features.descriptors, stored.features.descriptors)
-    assert np.array_equal(candidate.sighting.features.points, stored.features.points)
-    assert np.array_equal(candidate.sighting.thumbnail, stored.thumbnail)
+    assert candidate.entry == Entry(stored.damage.damage_id, stored.photo, stored.origin)
+    (found,) = index.complete([candidate.entry]).values()
+    assert found.damage == stored.damage
+    assert found.photo == stored.photo
+    assert found.embedding == pytest.approx(stored.embedding, abs=1e-6)
+    assert np.array_equal(found.features.descriptors, stored.features.descriptors)
+    assert np.array_equal(found.features.points, stored.features.points)
+    assert np.array_equal(found.thumbnail, stored.thumbnail)
 
 
 def test_the_score_is_the_cosine_and_the_nearest_come_first(index: DamageIndex, sighting: Make) -> None:
@@ -44,30 +46,25 @@ def test_the_score_is_the_cosine_and_the_nearest_come_first(index: DamageIndex, 
     (found,) = index.search([query], limit=5)
     cosines = sorted((float(query.embedding @ s.embedding) for s in stored), reverse=True)
     assert [c.score for c in found] == pytest.approx(cosines[:5], abs=1e-5)
+    known = index.complete([candidate.entry for candidate in found])
     for candidate in found:
-        cosine = float(query.embedding @ candidate.sighting.embedding)
+        cosine = float(query.embedding @ known[candidate.entry.damage_id].embedding)
         assert candidate.score == pytest.approx(cosine, abs=1e-5)
 
 
-def test_a_search_without_features_names_the_same_and_complete_adds_them(
+def test_what_was_found_and_then_erased_is_left_out_of_what_is_read(
     index: DamageIndex, sighting: Make
 ) -> None:
     stored = [sighting(claim=f"C-{i}", photo_hash=7) for i in range(80)]
     index.upsert(stored)
     query = sighting(claim="query", photo_hash=7)
-    (light,) = index.search([query], limit=70, features=False)
-    (full,) = index.search([query], limit=70)
-    (copies,) = index.copies([query], [7], limit=3, features=False)
-    assert [(c.score, c.sighting.damage) for c in light] == [(c.score, c.sighting.damage) for c in full]
-    assert all(len(item.sighting.features) == 0 for item in (*light, *copies))
-    index.erase("acme", light[3].sighting.photo.claim_id)
-    completed = index.complete([c.sighting for c in light])
-    assert len(completed) == 69
-    for one in full:
-        if one is not full[3]:
-            two = completed[one.sighting.damage.damage_id]
-            assert np.array_equal(two.features.descriptors, one.sighting.features.descriptors)
-            assert np.array_equal(two.thumbnail, one.sighting.thumbnail)
+    (found,) = index.search([query], limit=70)
+    (copies,) = index.copies([query], [7], limit=3)
+    entries = [item.entry for item in (*found, *copies)]
+    gone = found[3].entry
+    index.erase("acme", gone.photo.claim_id)
+    known = index.complete(entries)
+    assert known.keys() == {entry.damage_id for entry in entries} - {gone.damage_id}
     assert index.complete([]) == {}
 
 
@@ -83,12 +80,12 @@ def test_what_is_left_out_of_a_search_gives_its_place_to_the_next(index: DamageI
     index.upsert(stored)
     queries = [sighting(claim="query", photo=str(i)) for i in range(2)]
     nearest, _ = index.search(queries, limit=2)
-    first = nearest[0].sighting.damage.damage_id
+    first = nearest[0].entry.damage_id
     without, all_of_them = index.search(queries, limit=2, but=[{first}, set()])
-    assert first not in {c.sighting.damage.damage_id for c in without}
-    assert without[0].sighting.damage == nearest[1].sighting.damage
+    assert first not in {c.entry.damage_id for c in without}
+    assert without[0].entry == nearest[1].entry
     assert len(without) == 2
-    assert all_of_them[0].sighting.damage.damage_id == first
+    assert all_of_them[0].entry.damage_id == first
 
 
 def test_a_claim_never_meets_itself(index: DamageIndex, sighting: Make) -> None:
@@ -101,7 +98,7 @@ def test_a_claim_never_meets_itself(index: DamageIndex, sighting: Make) -> None:
 def test_the_same_claim_number_at_another_tenant_is_another_claim(index: DamageIndex, sighting: Make) -> None:
     index.upsert([sighting("acme", "C-1"), sighting("acme", "C-2"), sighting("bolt", "C-1")])
     (found,) = index.search([sighting("bolt", "C-2", "query")], limit=10)
-    assert [(c.sighting.photo.tenant, c.sighting.photo.claim_id) for c in found] == [("bolt", "C-1")]
+    assert [(c.entry.photo.tenant, c.entry.photo.claim_id) for c in found] == [("bolt", "C-1")]
 
 
 def test_a_replay_changes_nothing(index: DamageIndex, sighting: Make) -> None:
@@ -111,8 +108,8 @@ def test_a_replay_changes_nothing(index: DamageIndex, sighting: Make) -> None:
     index.upsert(batch)
     assert index.count() == 9
     after = index.search([sighting(claim="query")], limit=20)
-    assert [[c.sighting.damage.damage_id for c in found] for found in after] == [
-        [c.sighting.damage.damage_id for c in found] for found in before
+    assert [[c.entry.damage_id for c in found] for found in after] == [
+        [c.entry.damage_id for c in found] for found in before
     ]
 
 
@@ -137,7 +134,7 @@ def test_exact_copies_come_first_then_near_ones_by_distance(index: DamageIndex, 
         ]
     )
     ((*copies,),) = index.copies([query], [mirror], limit=10)
-    assert [(c.sighting.photo.claim_id, c.exact, c.distance, c.mirrored) for c in copies] == [
+    assert [(c.entry.photo.claim_id, c.exact, c.distance, c.mirrored) for c in copies] == [
         ("exact", True, 0, False),
         ("one bit", False, 1, False),
         ("two bits mirrored", False, 2, True),
@@ -150,7 +147,7 @@ def test_exact_copies_come_first_then_near_ones_by_distance(index: DamageIndex, 
 def test_a_copy_is_named_once_by_its_whole_photo(index: DamageIndex, sighting: Make) -> None:
     index.upsert([sighting(claim="C-1", ordinal=o, photo_hash=9) for o in range(4)])
     ((copy,),) = index.copies([sighting(claim="C-2", ordinal=1, photo_hash=9)], [9], limit=10)
-    assert copy.sighting.damage.damage_id == sighting(claim="C-1", ordinal=0).damage.damage_id
+    assert copy.entry.damage_id == sighting(claim="C-1", ordinal=0).damage.damage_id
 
 
 def test_an_exact_copy_is_found_among_any_number_of_blank_photos(
@@ -161,7 +158,7 @@ def test_an_exact_copy_is_found_among_any_number_of_blank_photos(
     index.upsert([*blank, sighting(claim="exact", photo_hash=0, content="the photo")])
     query = sighting(claim="query", photo_hash=0, content="the photo")
     ((copy,),) = index.copies([query], [0], limit=1)
-    assert copy.sighting.photo.claim_id == "exact"
+    assert copy.entry.photo.claim_id == "exact"
 
 
 def test_an_erased_claim_is_gone_and_nothing_else(index: DamageIndex, sighting: Make) -> None:
@@ -186,7 +183,7 @@ def test_everything_is_there_after_closing_and_opening(
     again = open_index()
     assert again.count() == 19
     (found,) = again.search([sighting(claim="query")], limit=50)
-    assert {c.sighting.photo.claim_id for c in found} == {f"C-{i}" for i in range(20) if i != 3}
+    assert {c.entry.photo.claim_id for c in found} == {f"C-{i}" for i in range(20) if i != 3}
 
 
 def test_an_erasure_reaches_the_collections_of_other_embedders(
@@ -208,7 +205,7 @@ def test_optimizing_loses_nothing(index: DamageIndex, sighting: Make) -> None:
     index.erase("acme", "C-7")
     index.optimize()
     (found,) = index.search([sighting(claim="query")], limit=100)
-    assert {c.sighting.photo.claim_id for c in found} == {f"C-{i}" for i in range(60) if i != 7}
+    assert {c.entry.photo.claim_id for c in found} == {f"C-{i}" for i in range(60) if i != 7}
 
 
 @pytest.mark.parametrize("open_index", ["edge", *(["server"] if SERVER else [])], indirect=True)
@@ -225,7 +222,7 @@ def test_many_threads_use_one_index(index: DamageIndex, sighting: Make) -> None:
             own = sighting(claim=f"C-{number}")
             index.upsert([own])
             (found,) = index.search([own], limit=50)
-            seen[number] = {c.sighting.photo.claim_id for c in found}
+            seen[number] = {c.entry.photo.claim_id for c in found}
         except BaseException as error:
             failures.append(error)
 

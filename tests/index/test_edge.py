@@ -60,7 +60,7 @@ def test_a_killed_process_loses_nothing_that_was_upserted_or_erased(
     index = EdgeIndex(tmp_path, NAME, 16)
     (found,) = index.search([sighting(claim="query")], limit=100)
     expected = {f"flushed-{i}" for i in range(1, 40)} | {f"logged-{i}" for i in range(40)}
-    assert {c.sighting.photo.claim_id for c in found} == expected
+    assert {c.entry.photo.claim_id for c in found} == expected
     index.close()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import tempfile
 from pathlib import Path
@@ -65,20 +64,20 @@ class TwoTenants(RuleBasedStateMachine):
                 for s in stored
                 if tenant == query.photo.tenant and other != claim
             }
-            assert {c.sighting.photo for c in near} == set(others)
+            assert {c.entry.photo for c in near} == set(others)
             alike = {
                 photo
                 for photo, s in others.items()
                 if min((s.photo_hash ^ h).bit_count() for h in (photo_hash, mirrored)) <= 3
             }
-            assert {c.sighting.photo for c in same} == alike
+            assert {c.entry.photo for c in same} == alike
 
     @rule(tenant=tenants, claim=claims)
     def read_by_id_of_the_other_tenant(self, tenant: str, claim: str) -> None:
         """Ids of another tenant's points, in a query of this tenant: nothing."""
         stored = self.stored.get((tenant, claim), set())
         thief = self.make("bolt" if tenant == "acme" else "acme", "C-1", "query")
-        disguised = [dataclasses.replace(thief, damage=victim.damage) for victim in stored]
+        disguised = [Entry(victim.damage.damage_id, thief.photo, None) for victim in stored]
         assert self.index.complete(disguised) == {}
 
     @invariant()

@@ -16,14 +16,17 @@ from damagewatch.domain import (
     Box,
     Damage,
     DamageType,
+    LocalFeatures,
     PhotoRef,
     Severity,
     Sighting,
 )
 from damagewatch.index.edge import EdgeIndex
-from damagewatch.index.payload import NO_FEATURES, NO_THUMBNAIL
 from damagewatch.pipeline.backfill import Backfill, Pass, compare
 from damagewatch.vision.decode import Photo
+
+NO_FEATURES = LocalFeatures(np.zeros((0, 2), np.float32), np.zeros((0, 64), np.int8))
+NO_THUMBNAIL = np.zeros((64, 64), np.uint8)
 
 OLD, NEW = "damages-v1-old-0123456789ab", "damages-v1-new-0123456789ab"
 OLD_SIZE, NEW_SIZE = 16, 8

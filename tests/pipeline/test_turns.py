@@ -6,7 +6,7 @@ batches, crashes (what was remembered stays, what was not committed comes again)
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import combinations
@@ -29,13 +29,17 @@ from damagewatch.domain import (
     Severity,
     Sighting,
 )
-from damagewatch.index.interface import Candidate, Copy
+from damagewatch.index.interface import Candidate, Copy, Entry
 from damagewatch.pipeline.intake import Seen
 from damagewatch.pipeline.recognition import Decided, Options, Positions, Recognition
 from damagewatch.vision.calibration import Calibration
 from damagewatch.vision.perceive import Perceived
 
 NO_FEATURES = LocalFeatures(np.zeros((0, 2), np.float32), np.zeros((0, 64), np.int8))
+
+
+def entry_of(sighting: Sighting) -> Entry:
+    return Entry(sighting.damage.damage_id, sighting.photo, sighting.origin)
 
 
 @dataclass
@@ -55,13 +59,12 @@ class MemoryIndex:
         queries: Sequence[Sighting],
         limit: int,
         *,
-        features: bool = True,
         but: Sequence[Collection[UUID]] | None = None,
     ) -> list[list[Candidate]]:
         self.widest = max(self.widest, limit)
         return [
             [
-                Candidate(point, 1.0)
+                Candidate(entry_of(point), 1.0)
                 for point in self.points.values()
                 if point.photo.sha256 == query.photo.sha256
                 and point.photo.claim_id != query.photo.claim_id
@@ -70,19 +73,17 @@ class MemoryIndex:
             for query, left_out in zip(queries, but or [()] * len(queries), strict=True)
         ]
 
-    def complete(self, sightings: Sequence[Sighting]) -> dict[UUID, Sighting]:
-        return {sighting.damage.damage_id: sighting for sighting in sightings}
+    def complete(self, entries: Iterable[Entry]) -> dict[UUID, Sighting]:
+        return {entry.damage_id: self.points[entry.damage_id] for entry in entries}
 
     def copies(
         self,
         photos: Sequence[Sighting],
         mirrored_hashes: Sequence[int],
         limit: int,
-        *,
-        features: bool = True,
     ) -> list[list[Copy]]:
         return [
-            [Copy(hit.sighting, True, 0, False) for hit in hits]
+            [Copy(hit.entry, True, 0, False) for hit in hits]
             for hits in (self.search(photos, limit) if self.with_copies else [[] for _ in photos])
         ]
 

@@ -9,8 +9,17 @@ from damagewatch.index.interface import (
     Candidate,
     Copy,
     DamageIndex,
+    Entry,
     RebuildableIndex,
     collection_name,
 )
 
-__all__ = ["ActiveCollection", "Candidate", "Copy", "DamageIndex", "RebuildableIndex", "collection_name"]
+__all__ = [
+    "ActiveCollection",
+    "Candidate",
+    "Copy",
+    "DamageIndex",
+    "Entry",
+    "RebuildableIndex",
+    "collection_name",
+]

@@ -112,7 +112,7 @@ class EdgeIndex(PointIndex):
         with self._shard.use() as shard:
             answers = shard.query_batch(edge.QueryBatchRequest([_request(query) for query in queries]))
         return [
-            [Point(uuid.UUID(str(hit.id)), hit.score, _vector(hit.vector), hit.payload or {}) for hit in hits]
+            [Point(_uuid(hit.id), hit.score, _vector(hit.vector), hit.payload or {}) for hit in hits]
             for hits in answers
         ]
 
@@ -432,6 +432,10 @@ def _filter(scope: Scope) -> edge.Filter:
 
 def _is(key: str, value: str) -> edge.FieldCondition:
     return edge.FieldCondition(key, match=edge.MatchValue(value))
+
+
+def _uuid(point_id: object) -> uuid.UUID:
+    return point_id if isinstance(point_id, uuid.UUID) else uuid.UUID(str(point_id))
 
 
 def _vector(vector: object) -> list[float]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from damagewatch.domain import Sighting
+from damagewatch.domain import Origin, PhotoRef, Sighting
 
-LAYOUT = 1
+LAYOUT = 2
 """Version of the stored payload, in the collection's name: no reader meets a layout that it cannot read."""
 
 COLLECTION_PREFIX = f"damages-v{LAYOUT}-"
@@ -22,10 +22,19 @@ NEAR_COPY_BITS = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """As much of a remembered damage as a search tells: where it is from. `DamageIndex.complete` reads the rest."""
+
+    damage_id: UUID
+    photo: PhotoRef
+    origin: Origin | None
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A damage of another claim that looks alike. `score` is the cosine of both embeddings, -1 to 1."""
 
-    sighting: Sighting
+    entry: Entry
     score: float
 
 
@@ -34,10 +43,10 @@ class Copy:
     """Another claim's photo that is the same picture.
 
     `exact`: the same bytes. Otherwise `distance` bits (0 to 3) differ between the perceptual hashes, that of
-    the mirrored query where `mirrored`. `sighting` is the stored photo's WHOLE region.
+    the mirrored query where `mirrored`. `entry` is the stored photo's WHOLE region.
     """
 
-    sighting: Sighting
+    entry: Entry
     exact: bool
     distance: int
     mirrored: bool
@@ -58,20 +67,16 @@ class DamageIndex(Protocol):
         queries: Sequence[Sighting],
         limit: int,
         *,
-        features: bool = True,
         but: Sequence[Collection[UUID]] | None = None,
     ) -> list[list[Candidate]]:
         """For each query its at most `limit` nearest damages of other claims of its tenant, nearest first.
 
         `but` names for each query damages that must not be among them.
-
-        Without `features` the sightings have no local features and a black thumbnail, which are 98 % of what
-        is stored of them: `complete` reads them for the few that are worth it.
         """
         ...
 
-    def complete(self, sightings: Sequence[Sighting]) -> dict[UUID, Sighting]:
-        """The same sightings with features and thumbnail, by damage id; without those erased meanwhile."""
+    def complete(self, entries: Iterable[Entry]) -> dict[UUID, Sighting]:
+        """All that is remembered of damages, by id; without those erased meanwhile."""
         ...
 
     def copies(
@@ -79,13 +84,11 @@ class DamageIndex(Protocol):
         photos: Sequence[Sighting],
         mirrored_hashes: Sequence[int],
         limit: int,
-        *,
-        features: bool = True,
     ) -> list[list[Copy]]:
         """For each photo the copies of it in other claims of its tenant: exact ones first, then by distance.
 
         `photos` are any regions of the photos in question; `mirrored_hashes` the perceptual hashes (64 bits)
-        of the same photos mirrored left to right; `features` as in `search`.
+        of the same photos mirrored left to right.
         """
         ...
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from damagewatch.domain import PhotoRef, Sighting
 from damagewatch.index import payload as codec
-from damagewatch.index.interface import NEAR_COPY_BITS, Candidate, Copy
+from damagewatch.index.interface import NEAR_COPY_BITS, Candidate, Copy, Entry
 
 WRITE_CHUNK: Final = 32
 """Points a write: 32 of 57 kB stay below 4 MB, the usual limit of a gRPC message."""
@@ -121,47 +121,34 @@ class PointIndex(ABC):
         queries: Sequence[Sighting],
         limit: int,
         *,
-        features: bool = True,
         but: Sequence[Collection[uuid.UUID]] | None = None,
     ) -> list[list[Candidate]]:
-        """See `DamageIndex.search`.
-
-        The ids come first, without payload; then each candidate is read once, however many queries found it.
-        """
+        """See `DamageIndex.search`."""
         if not queries:
             return []
         for query in queries:
             self._check(query)
         found = self._read(
             [
-                Query(_others(query.photo, but=frozenset(left_out)), limit, query.embedding.tolist())
+                Query(
+                    _others(query.photo, but=frozenset(left_out)),
+                    limit,
+                    query.embedding.tolist(),
+                    fields=codec.ENTRY,
+                )
                 for query, left_out in zip(queries, but or [()] * len(queries), strict=True)
             ]
         )
-        known = self._sightings(
-            (
-                (query.photo.tenant, hit.id)
-                for query, hits in zip(queries, found, strict=True)
-                for hit in hits
-            ),
-            features,
-        )
         return [
-            [Candidate(known[hit.id], hit.score) for hit in hits if hit.id in known]  # erased meanwhile
-            for hits in found
+            [Candidate(codec.decode_entry(hit.id, hit.payload), hit.score) for hit in hits] for hits in found
         ]
 
-    def complete(self, sightings: Sequence[Sighting]) -> dict[uuid.UUID, Sighting]:
+    def complete(self, entries: Iterable[Entry]) -> dict[uuid.UUID, Sighting]:
         """See `DamageIndex.complete`."""
-        return self._sightings(((s.photo.tenant, s.damage.damage_id) for s in sightings), features=True)
+        return self._sightings((entry.photo.tenant, entry.damage_id) for entry in entries)
 
     def copies(
-        self,
-        photos: Sequence[Sighting],
-        mirrored_hashes: Sequence[int],
-        limit: int,
-        *,
-        features: bool = True,
+        self, photos: Sequence[Sighting], mirrored_hashes: Sequence[int], limit: int
     ) -> list[list[Copy]]:
         """See `DamageIndex.copies`."""
         if not photos:
@@ -169,39 +156,28 @@ class PointIndex(ABC):
         look_ups: list[Query] = []
         for sighting, mirrored_hash in zip(photos, mirrored_hashes, strict=True):
             bands = (*codec.hash_bands(sighting.photo_hash), *codec.hash_bands(mirrored_hash))
-            fields = (codec.PHOTO_HASH, codec.SHA256)
+            fields = (codec.PHOTO_HASH, *codec.ENTRY)
             exact = _others(sighting.photo, copy_keys=(sighting.photo.sha256,))
             near = _others(sighting.photo, copy_keys=tuple(dict.fromkeys(bands)))
             look_ups += [Query(exact, limit, fields=fields), Query(near, BAND_LIMIT, fields=fields)]
         answers = iter(self._read(look_ups))
-        ranked: list[dict[uuid.UUID, tuple[bool, int, bool]]] = []
+        found: list[list[Copy]] = []
         for sighting, mirrored_hash in zip(photos, mirrored_hashes, strict=True):
-            ranks: dict[uuid.UUID, tuple[bool, int, bool]] = {}
+            copies: dict[uuid.UUID, Copy] = {}
             for point in (*next(answers), *next(answers)):
                 stored = int(point.payload[codec.PHOTO_HASH], 16)
                 distance, mirrored = min(
-                    (codec.hamming(sighting.photo_hash, stored), False),
-                    (codec.hamming(mirrored_hash, stored), True),
+                    ((sighting.photo_hash ^ stored).bit_count(), False),
+                    ((mirrored_hash ^ stored).bit_count(), True),
                 )
-                exact_copy = point.payload[codec.SHA256] == sighting.photo.sha256
-                if exact_copy:
-                    ranks[point.id] = (True, 0, False)
+                if point.payload[codec.SHA256] == sighting.photo.sha256:
+                    copies[point.id] = Copy(codec.decode_entry(point.id, point.payload), True, 0, False)
                 elif distance <= NEAR_COPY_BITS:
-                    ranks[point.id] = (False, distance, mirrored)
-            best = sorted(ranks.items(), key=lambda item: (not item[1][0], item[1][1], item[0].int))
-            ranked.append(dict(best[:limit]))
-        known = self._sightings(
-            (
-                (photo.photo.tenant, point_id)
-                for photo, ranks in zip(photos, ranked, strict=True)
-                for point_id in ranks
-            ),
-            features,
-        )
-        return [
-            [Copy(known[point_id], *rank) for point_id, rank in ranks.items() if point_id in known]
-            for ranks in ranked
-        ]
+                    entry = codec.decode_entry(point.id, point.payload)
+                    copies[point.id] = Copy(entry, False, distance, mirrored)
+            best = sorted(copies.values(), key=lambda c: (not c.exact, c.distance, c.entry.damage_id.int))
+            found.append(best[:limit])
+        return found
 
     def erase(self, tenant: str, claim_id: str) -> int:
         """See `DamageIndex.erase`.
@@ -214,7 +190,7 @@ class PointIndex(ABC):
 
     def whole(self, tenant: str, ids: Collection[uuid.UUID]) -> list[Sighting]:
         """See `RebuildableIndex.whole`."""
-        return list(self._sightings(((tenant, point_id) for point_id in ids), features=True).values())
+        return list(self._sightings((tenant, point_id) for point_id in ids).values())
 
     def present(self, tenant: str, ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
         """See `RebuildableIndex.present`."""
@@ -233,9 +209,7 @@ class PointIndex(ABC):
                 f"this index holds {self._dimension} finite values"
             )
 
-    def _sightings(
-        self, wanted: Iterable[tuple[str, uuid.UUID]], features: bool
-    ) -> dict[uuid.UUID, Sighting]:
+    def _sightings(self, wanted: Iterable[tuple[str, uuid.UUID]]) -> dict[uuid.UUID, Sighting]:
         by_tenant: dict[str, dict[uuid.UUID, None]] = {}
         for tenant, point_id in wanted:
             by_tenant.setdefault(tenant, {})[point_id] = None
@@ -243,8 +217,7 @@ class PointIndex(ABC):
         for tenant, ids in by_tenant.items():
             for chunk in _chunks(ids, READ_CHUNK):
                 scope = Scope(tenant=tenant, ids=frozenset(chunk))
-                fields = None if features else codec.LIGHT
-                (points,) = self._read([Query(scope, len(chunk), fields=fields, with_vector=True)])
+                (points,) = self._read([Query(scope, len(chunk), fields=None, with_vector=True)])
                 known.update(
                     (point.id, codec.decode(point.id, point.vector, point.payload)) for point in points
                 )

@@ -185,13 +185,13 @@ def compare(
         one = {s.damage.damage_id: s for s in old.whole(tenant, ids)}
         other = {s.damage.damage_id: s for s in new.whole(tenant, ids)}
         both = sorted(one.keys() & other.keys())
-        before = old.search([one[i] for i in both], depth, features=False)
-        after = new.search([other[i] for i in both], depth, features=False)
+        before = old.search([one[i] for i in both], depth)
+        after = new.search([other[i] for i in both], depth)
         for left, right in zip(before, after, strict=True):
             if not left:
                 continue
-            found = {near.sighting.damage.damage_id for near in right}
-            shared.append(np.mean([near.sighting.damage.damage_id in found for near in left]))
+            found = {near.entry.damage_id for near in right}
+            shared.append(np.mean([near.entry.damage_id in found for near in left]))
             first.append(bool(right) and _nearest(left) == _nearest(right))
     if not shared:
         raise ValueError("no damage of another claim to compare answers by, or none in both collections")
@@ -199,7 +199,7 @@ def compare(
 
 
 def _nearest(found: Sequence[Candidate]) -> PhotoRef:
-    return found[0].sighting.photo
+    return found[0].entry.photo
 
 
 def _by_tenant(page: Sequence[tuple[str, UUID]]) -> dict[str, set[UUID]]:

@@ -33,7 +33,7 @@ from damagewatch.domain import (
     Refused,
     Sighting,
 )
-from damagewatch.index.interface import Candidate, Copy, DamageIndex
+from damagewatch.index.interface import Candidate, Copy, DamageIndex, Entry
 from damagewatch.pipeline.intake import Seen
 from damagewatch.vision import decide
 from damagewatch.vision.calibration import Calibration
@@ -57,7 +57,7 @@ class _Pair:
     """A damage of the photo in hand and one of another claim, and how alike they look."""
 
     query: Sighting
-    candidate: Sighting
+    candidate: Entry
     alike: float
 
 
@@ -201,9 +201,9 @@ class Recognition:
         """The damages that look most like those of a photo, judged: for a person who searches."""
         best: dict[UUID, _Pair] = {}
         for pair in self._candidates([(perceived, None)])[0]:
-            known = best.get(pair.candidate.damage.damage_id)
+            known = best.get(pair.candidate.damage_id)
             if known is None or pair.alike > known.alike:
-                best[pair.candidate.damage.damage_id] = pair
+                best[pair.candidate.damage_id] = pair
         whole = self._index.complete([pair.candidate for pair in best.values()])
         return [
             Near(
@@ -212,7 +212,7 @@ class Recognition:
                 decide.judge(pair.query, candidate, self._calibration, perceived.mirrored),
             )
             for pair in sorted(best.values(), key=lambda pair: -pair.alike)
-            if (candidate := whole.get(pair.candidate.damage.damage_id)) is not None
+            if (candidate := whole.get(pair.candidate.damage_id)) is not None
         ]
 
     def _candidates(
@@ -225,7 +225,6 @@ class Recognition:
             self._index.search(
                 queries,
                 self._options.candidates,
-                features=False,
                 but=_later_in(photos) if positions is not None else None,
             )
         )
@@ -233,7 +232,6 @@ class Recognition:
             [perceived.sightings[0] for perceived, _ in photos],
             [perceived.mirrored_hash for perceived, _ in photos],
             self._options.photos,
-            features=False,
         )
         found: list[list[_Pair]] = []
         for (perceived, origin), same in zip(photos, copies, strict=True):
@@ -243,12 +241,12 @@ class Recognition:
             due = self._due(
                 same, self._options.photos, partial(self._copies, query, mirrored_hash), positions
             )
-            pairs = [_Pair(query, copy.sighting, _COPY) for copy in due]
+            pairs = [_Pair(query, copy.entry, _COPY) for copy in due]
             for sighting in perceived.sightings:
                 nearest = self._due(
                     next(answers), self._options.candidates, partial(self._nearest, sighting), positions
                 )
-                pairs.extend(_Pair(sighting, near.sighting, near.score) for near in nearest)
+                pairs.extend(_Pair(sighting, near.entry, near.score) for near in nearest)
             found.append(pairs)
         self._observe("search", time.perf_counter() - start)
         return found
@@ -270,17 +268,17 @@ class Recognition:
             return answer
         asked, most = wanted, wanted + _LEFTOVERS
         while True:
-            due = [hit for hit in answer if not positions.is_ahead(hit.sighting.origin)]
+            due = [hit for hit in answer if not positions.is_ahead(hit.entry.origin)]
             if len(due) >= wanted or len(answer) < asked or asked == most:
                 return due[:wanted]
             asked = min(4 * asked, most)
             answer = ask(asked)
 
     def _nearest(self, query: Sighting, limit: int) -> Sequence[Candidate]:
-        return self._index.search([query], limit, features=False)[0]
+        return self._index.search([query], limit)[0]
 
     def _copies(self, photo: Sighting, mirrored_hash: int, limit: int) -> Sequence[Copy]:
-        return self._index.copies([photo], [mirrored_hash], limit, features=False)[0]
+        return self._index.copies([photo], [mirrored_hash], limit)[0]
 
     def _chosen(self, pairs: Sequence[_Pair]) -> list[list[_Pair]]:
         """The pairs of the most alike photos, by photo, the most alike first."""
@@ -326,7 +324,7 @@ class Recognition:
         registered: decide.Registered,
     ) -> Iterator[Match]:
         for pair in pairs:
-            candidate = known.get(pair.candidate.damage.damage_id)
+            candidate = known.get(pair.candidate.damage_id)
             if candidate is None:  # erased meanwhile
                 continue
             # A mirrored photo is found as a whole; to turn every damage as well costs an inference each.
