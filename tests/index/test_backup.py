@@ -35,7 +35,7 @@ def test_a_copy_brought_back_holds_what_was_there(filled: Path, tmp_path: Path, 
     index = EdgeIndex(filled, NAME, 16)
     assert index.count() == 30
     ((nearest, *_),) = index.search([sighting(claim="C-99")], limit=5)
-    assert nearest.sighting.photo.claim_id.startswith("C-")
+    assert nearest.entry.photo.claim_id.startswith("C-")
     index.close()
     assert FolderAlias(filled).get() == NAME
 

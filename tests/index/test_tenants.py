@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from qdrant_client import QdrantClient
 
 from damagewatch.domain import Sighting
-from damagewatch.index import DamageIndex, collection_name
+from damagewatch.index import DamageIndex, Entry, collection_name
 from damagewatch.index.edge import EdgeIndex
 from damagewatch.index.qdrant import QdrantIndex
 
