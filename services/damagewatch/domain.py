@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
+from functools import lru_cache
 from math import isfinite
 from types import MappingProxyType
 from uuid import UUID, uuid5
@@ -166,11 +167,16 @@ class PhotoRef:
     @property
     def uuid(self) -> UUID:
         """Derived from all four fields: the same photo always has the same."""
-        return derive_id("photo", self.tenant, self.claim_id, self.photo_id, self.sha256)
+        return _photo_uuid(self)
 
     def damage_id(self, ordinal: int) -> UUID:
         """Of the photo's region number `ordinal`: 0 is the whole photo, damages count from 1 by score."""
         return derive_id("damage", str(self.uuid), str(ordinal))
+
+
+@lru_cache(maxsize=1024)  # of each photo asked for once a damage and once a pair
+def _photo_uuid(photo: PhotoRef) -> UUID:
+    return derive_id("photo", photo.tenant, photo.claim_id, photo.photo_id, photo.sha256)
 
 
 @dataclass(frozen=True, slots=True)

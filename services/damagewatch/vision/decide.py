@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-import numpy as np
-
 from damagewatch.domain import AlertKind, Box, DamageType, Match, Sighting, Signals
 from damagewatch.vision import hashing
 from damagewatch.vision.calibration import Calibration, DuplicateThresholds
@@ -26,7 +24,7 @@ _MOST = 0.5
 
 def measure(query: Sighting, match: Sighting, geometry: Geometry | None, calibration: Calibration) -> Signals:
     """The signals of a pair; zeros where there is no geometry."""
-    cosine = float(np.clip(query.embedding @ match.embedding, -1, 1))
+    cosine = max(-1.0, min(1.0, float(query.embedding @ match.embedding)))
     bits = hashing.distance(query.photo_hash, match.photo_hash)
     if geometry is None:
         return Signals(cosine, 0, 0, 0.0, 0.0, 0.0, bits)
