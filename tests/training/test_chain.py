@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from damagewatch.domain import Box
 from damagewatch.vision.decode import Photo as Decoded
 from damagewatch.vision.models import Models
+from damagewatch_training.data.dataset import DataRefusedError
 from damagewatch_training.data.sources import Pair, Photo
 from damagewatch_training.evaluate import alterations, copies, known_pairs, stream
 from damagewatch_training.evaluate.chain import Told, in_order, open_chain, readers
@@ -97,10 +98,9 @@ def test_a_picture_sent_in_again_is_found_among_others(tmp_path: Path) -> None:
         assert chain.candidates(chain.look("again", content)) >= {"photo 1"}
 
 
-def drawn(alerts: dict[str, Sequence[Told]], seed: int = 0, count: int = 4) -> stream.Draw:
-    photos = [f"p{i}" for i in range(4)]
-    returns = {"p0": "again"} if count == 4 else {}
-    return stream.draw(photos, returns, alerts, count, 0.25, np.random.default_rng(seed))
+def drawn(alerts: dict[str, Sequence[Told]], seed: int = 0) -> stream.Draw:
+    asked = stream.Asked(tuple(f"p{i}" for i in range(4)), {"p0": "again"}, alerts, {})
+    return stream.draw(asked, 4, 0.25, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -115,6 +115,18 @@ def test_a_return_that_names_another_photo_is_a_false_alert() -> None:
     later = [drawn({"again": [told("again", "p3")]}, seed) for seed in range(20)]
     assert all(d.right == 0 for d in later)
     assert {d.false for d in later} == {0, 1}  # p3 may come after it
+
+
+def test_what_was_said_is_kept_and_photos_can_be_taken_out(tmp_path: Path) -> None:
+    alerts = {"p0": [told("p0", "p1")], "p1": [told("p1", "p0")], "again": [told("again", "p0")], "p2": []}
+    asked = stream.Asked(("p0", "p1", "p2"), {"p0": "again", "p2": "too"}, alerts, {"p2": "geometry"})
+    asked.save(tmp_path / "alerts.json")
+    assert stream.Asked.load(tmp_path / "alerts.json") == asked
+    left = asked.without({"p0"})
+    assert left == stream.Asked(("p1", "p2"), {"p2": "too"}, {"p1": [], "p2": []}, {"p2": "geometry"})
+    (tmp_path / "alerts.json").write_text('{"photos": 3}')
+    with pytest.raises(DataRefusedError, match="not the alerts of"):
+        stream.Asked.load(tmp_path / "alerts.json")
 
 
 def test_figures_of_streams() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +29,7 @@ from damagewatch_training.evaluate.page import Image
 Keep = Annotated[
     Path, typer.Option(help="Where the models' answers are kept: a later run computes only what changed.")
 ]
-Out = Annotated[Path, typer.Option(help="Folder for figures.json, alerts.json and report.html.")]
+Out = Annotated[Path, typer.Option(help="Folder for figures.json and report.html.")]
 Known = Annotated[
     list[Path],
     typer.Option(help="CSV of further pairs judged by eye (a, b, verdict), beside same_damage_pairs.csv."),
@@ -47,6 +47,12 @@ def evaluate_stream(
     mirrored: Annotated[
         float, typer.Option(help="Share of the returns that are mirrored.", min=0, max=1)
     ] = 0.2,
+    earlier: Annotated[
+        Path | None,
+        typer.Option(
+            help="alerts.json of an earlier run, instead of asking again.", exists=True, dir_okay=False
+        ),
+    ] = None,
     keep: Keep = KEEP,
     out: Out = Path("runs/stream"),
     known: Known = [],  # noqa: B006 - how Typer wants a repeated option
@@ -59,63 +65,107 @@ def evaluate_stream(
     them in an order by chance, a share of which is rephotographed and comes again; an alert counts where the photo
     that it names came earlier. Searched twice as widely as the service does, since half of the photos come later.
 
-    Look through report.html: copies that nobody listed are counted as false until `--known` names them.
+    Look through report.html: copies that nobody listed count as false until `--known` names them. With `--earlier`
+    that costs seconds.
 
-    Example: damagewatch-train evaluate stream --data photos --draws 20
+    Examples:
+
+    damagewatch-train evaluate stream --data photos --draws 20
+
+    damagewatch-train evaluate stream --data photos --known judged.csv --earlier runs/stream/alerts.json
     """
     pairs = [*sources.pairs(root), *(pair for path in known for pair in _judged(path))]
-    photos = sources.without_leaks(_all_photos(root), set(), pairs)
-    rng = np.random.default_rng(seed)
-    by_name = {photo.name: photo for photo in photos}
-    wanted = draws * max(1, round(rate * count))
-    pool = [photos[i] for i in rng.permutation(len(photos))[:wanted]]
-    returns = {photo.name: f"again: {photo.name}" for photo in pool}
+    photos = {photo.name: photo for photo in sources.without_leaks(_all_photos(root), set(), pairs)}
     if count > len(photos):
-        raise typer.BadParameter(f"only {len(photos)} distinct photos", param_hint="--photos")
+        raise typer.BadParameter(f"there are {len(photos)} distinct photos", param_hint="--photos")
+    if earlier is None:
+        asked = _asked(
+            list(photos.values()), folder, draws * max(1, round(rate * count)), mirrored, keep, threads, seed
+        )
+    else:
+        asked = stream.Asked.load(earlier)
+        asked = asked.without(set(asked.photos) - photos.keys())
+    verdicts = {frozenset((pair.a, pair.b)): pair.verdict for pair in pairs}
+    judged = {
+        name: [told for told in found if verdicts.get(frozenset((name, told.match))) != "unsure"]
+        for name, found in asked.alerts.items()
+    }
+    asked = replace(asked, alerts=judged)
+    rng = np.random.default_rng(seed)
+    drawn = [stream.draw(asked, min(count, len(asked.photos)), rate, rng) for _ in range(draws)]
+    back = {again: photos[name] for name, again in asked.returns.items()}
+    right = {
+        name
+        for name, again in asked.returns.items()
+        if any(told.match == name for told in asked.alerts[again])
+    }
+    false = _once(told for name in asked.photos for told in asked.alerts[name])
+    false += [
+        told for name, again in asked.returns.items() for told in asked.alerts[again] if told.match != name
+    ]
+    figures = stream.figures(drawn) | {
+        "distinct_photos": len(asked.photos),
+        "returns_tried": len(asked.returns),
+        "returns_alerted": len(right),
+        "lost": stream.losses([stage for name, stage in asked.lost.items() if name not in right]),
+        "false_pairs_of_photos": len(false),
+    }
+    rows = [(name, json.dumps(value)) for name, value in figures.items()]
+    table(("figure", "value"), rows)
+    parts = [
+        page.table(("figure", "value"), rows),
+        page.heading(f"{len(false)} pairs alerted that are not known to show one damage"),
+        page.sheet(_pair(told, photos, verdicts, back) for told in false[:200]),
+        page.heading(f"{len(asked.lost)} returns that were not alerted"),
+        page.sheet(
+            (
+                f"{name}: lost at {stage}",
+                (photos[name].read(), stream.returning(photos[name], mirrored, seed).taken.image),
+            )
+            for name, stage in asked.lost.items()
+        ),
+    ]
+    _write(out, "The chain at the base rate", figures, parts)
+    asked.save(out / "alerts.json")
+
+
+def _asked(
+    photos: Sequence[Photo],
+    folder: Path,
+    returns: int,
+    mirrored: float,
+    keep: Path,
+    threads: int,
+    seed: int,
+) -> stream.Asked:
+    """Lets all photos ask for each other, and `returns` of them come again."""
+    pool = [photos[i] for i in np.random.default_rng(seed).permutation(len(photos))[:returns]]
     note(f"{len(photos)} distinct photos, {len(pool)} of them come again")
+    sent = (
+        (back.name, back.taken.encoded)
+        for back in (stream.returning(photo, mirrored, seed) for photo in pool)
+    )
     with open_chain(folder, keep, threads, wider(Options(), 2)) as chain:
         _told(chain.remember(readers(photos)), len(photos), "remembering")
         alerts: dict[str, list[Told]] = dict(_told(chain.ask(readers(photos)), len(photos), "asking"))
-        sent = (
-            (back.name, back.taken.encoded)
-            for back in (stream.returning(photo, mirrored, seed) for photo in pool)
-        )
-        alerts |= dict(_told(chain.ask(sent), len(pool), "coming again"))
-        missed = [p for p in pool if all(told.match != p.name for told in alerts[returns[p.name]])]
-        stages = {p.name: stream.lost(chain, stream.returning(p, mirrored, seed)) for p in missed}
-    unsure = {frozenset((pair.a, pair.b)) for pair in pairs if pair.verdict == "unsure"}
-    alerts = {
-        name: [told for told in found if frozenset((name, told.match)) not in unsure]
-        for name, found in alerts.items()
-    }
-    drawn = [stream.draw(list(by_name), returns, alerts, count, rate, rng) for _ in range(draws)]
-    figures = stream.figures(drawn) | {
-        "returns_tried": len(pool),
-        "returns_alerted": len(pool) - len(missed),
-        "lost": stream.losses(list(stages.values())),
-    }
-    false = _once(told for name in by_name for told in alerts[name])
-    false += [told for name, back in returns.items() for told in alerts[back] if told.match != name]
-    figures["false_pairs_of_photos"] = len(false)
-    table(("figure", "value"), [(name, json.dumps(value)) for name, value in figures.items()])
-    verdicts = {frozenset((pair.a, pair.b)): pair.verdict for pair in pairs}
-    again = {returns[photo.name]: photo for photo in pool}
-    shown = [
-        page.heading(f"{len(false)} pairs alerted that are not known to show one damage"),
-        page.sheet(_pair(told, by_name, verdicts, again) for told in false[:200]),
-        page.heading(f"{len(missed)} returns that were not alerted"),
-        page.sheet(
-            (
-                f"{p.name}: lost at {stages[p.name]}",
-                (p.read(), stream.returning(p, mirrored, seed).taken.image),
+        answers: dict[str, list[Told]] = dict(_told(chain.ask(sent), len(pool), "coming again"))
+        names = {photo.name: stream.name_again(photo.name) for photo in pool}
+        missed = [
+            photo for photo in pool if all(told.match != photo.name for told in answers[names[photo.name]])
+        ]
+        lost = {
+            photo.name: stage
+            for photo, stage in zip(
+                missed,
+                _told(
+                    (stream.lost(chain, stream.returning(photo, mirrored, seed)) for photo in missed),
+                    len(missed),
+                    "looking for what was lost",
+                ),
+                strict=True,
             )
-            for p in missed
-        ),
-    ]
-    rows = [(name, json.dumps(value)) for name, value in figures.items()]
-    _write(
-        out, "The chain at the base rate", figures, [page.table(("figure", "value"), rows), *shown], alerts
-    )
+        }
+    return stream.Asked(tuple(photo.name for photo in photos), names, alerts | answers, lost)
 
 
 def evaluate_copies(
@@ -164,7 +214,7 @@ def evaluate_copies(
         page.heading(f"{len(missed)} not alerted, or not as what they are"),
         shown,
     ]
-    _write(out, "Altered pictures sent in again", figures, parts, {})
+    _write(out, "Altered pictures sent in again", figures, parts)
 
 
 def evaluate_pairs(
@@ -224,7 +274,7 @@ def evaluate_pairs(
         page.heading(f"{len(others)} alerts of pairs that nobody has judged"),
         page.sheet(_pair(told, photos, {}, {}) for told in others[:200]),
     ]
-    _write(out, "Pairs judged by eye", figures, parts, alerts)
+    _write(out, "Pairs judged by eye", figures, parts)
 
 
 def _all_photos(root: Path) -> list[Photo]:
@@ -266,17 +316,9 @@ def _marked(photo: Photo, window: Box) -> Image:
     return image
 
 
-def _write(
-    out: Path,
-    title: str,
-    figures: Mapping[str, Any],
-    parts: Sequence[Element],
-    alerts: Mapping[str, list[Told]],
-) -> None:
+def _write(out: Path, title: str, figures: Mapping[str, Any], parts: Sequence[Element]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
-    told = [asdict(one) for found in alerts.values() for one in found]
-    (out / "alerts.json").write_text(json.dumps(told, indent=1) + "\n")
     page.write(out / "report.html", title, parts)
     note(f"written: {out / 'report.html'}")
 

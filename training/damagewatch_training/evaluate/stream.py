@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from damagewatch.domain import DamageType, Sighting
 from damagewatch.synthesis.rephotograph import Rephotograph, rephotograph
 from damagewatch.vision import decide
 from damagewatch_training.data import windows
+from damagewatch_training.data.dataset import DataRefusedError
 from damagewatch_training.data.sources import Photo
 from damagewatch_training.evaluate.chain import Chain, Told
 
@@ -34,7 +38,12 @@ class Return:
     @property
     def name(self) -> str:
         """As a photo of its own."""
-        return f"again: {self.photo.name}"
+        return name_again(self.photo.name)
+
+
+def name_again(name: str) -> str:
+    """Under which a photo comes again."""
+    return f"again: {name}"
 
 
 def returning(photo: Photo, mirrored_share: float, seed: int) -> Return:
@@ -77,6 +86,55 @@ def _one_place(query: Sighting, match: Sighting, original: Return) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What the chain said of photos that ask for each other, and of their returns.
+
+    `photos` are names of distinct photos; `returns` gives by the name of a photo that may come again the name under
+    which it does; `alerts` by the name of a photo that asks, what would be alerted if all `photos` were remembered;
+    `lost` by the name of a photo the stage that lost its return.
+    """
+
+    photos: tuple[str, ...]
+    returns: Mapping[str, str]
+    alerts: Mapping[str, Sequence[Told]]
+    lost: Mapping[str, str]
+
+    def without(self, names: Set[str]) -> Asked:
+        """The same without some photos: what remains would be said if they had never come."""
+        gone = names | {again for name, again in self.returns.items() if name in names}
+        return Asked(
+            tuple(name for name in self.photos if name not in names),
+            {name: again for name, again in self.returns.items() if name not in names},
+            {
+                name: [told for told in found if told.match not in names]
+                for name, found in self.alerts.items()
+                if name not in gone
+            },
+            {name: stage for name, stage in self.lost.items() if name not in names},
+        )
+
+    def save(self, path: Path) -> None:
+        """Writes all of it as JSON."""
+        told = {name: [asdict(one) for one in found] for name, found in self.alerts.items()}
+        entry = {"photos": self.photos, "returns": self.returns, "alerts": told, "lost": self.lost}
+        path.write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Asked:
+        """Reads what `save` wrote.
+
+        Raises:
+            DataRefusedError: The file holds something else.
+        """
+        try:
+            return TypeAdapter(cls).validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise DataRefusedError(
+                f"{path}: not the alerts of `evaluate stream`: {error.errors()[0]['msg']}"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
 class Draw:
     """One stream: how many photos arrived, of these how many came again, and what was alerted."""
 
@@ -88,35 +146,25 @@ class Draw:
     """Alerts of two photos that do not show one damage."""
 
 
-def draw(
-    photos: Sequence[str],
-    returns: Mapping[str, str],
-    alerts: Mapping[str, Sequence[Told]],
-    count: int,
-    rate: float,
-    rng: np.random.Generator,
-) -> Draw:
+def draw(asked: Asked, count: int, rate: float, rng: np.random.Generator) -> Draw:
     """A stream of `count` photos in an order by chance, of which a share `rate` then come again.
 
     Args:
-        photos: Names of distinct photos.
-        returns: By the name of a photo that may come again the name under which it does.
-        alerts: By the name of a photo that asks, what would be alerted if all others were remembered. It
-            counts where the other photo came earlier.
+        asked: What the chain said. An alert counts where the photo that it names came earlier.
         count: Distinct photos of the stream.
         rate: Returns for each photo of it, at least one.
         rng: Of all chance.
     """
-    arrived = [photos[i] for i in rng.permutation(len(photos))[:count]]
+    arrived = [asked.photos[i] for i in rng.permutation(len(asked.photos))[:count]]
     when = {name: float(turn) for turn, name in enumerate(arrived)}
-    able = [name for name in arrived if name in returns]
+    able = [name for name in arrived if name in asked.returns]
     coming = [able[i] for i in rng.permutation(len(able))[: max(1, round(rate * count))]]
     for name in coming:  # at any time after the original
-        when[returns[name]] = float(rng.uniform(when[name], count))
-    original = {returns[name]: name for name in coming}
+        when[asked.returns[name]] = float(rng.uniform(when[name], count))
+    original = {asked.returns[name]: name for name in coming}
     right, false = set(), set()
     for asking, turn in when.items():
-        for told in alerts.get(asking, ()):
+        for told in asked.alerts.get(asking, ()):
             if when.get(told.match, np.inf) >= turn:
                 continue
             if original.get(asking) == told.match:
