@@ -34,7 +34,8 @@ def encode(
 ) -> Encoded:
     """Writes a crop of each damage from each photo that shows it, and `names.csv` with their photos and boxes.
 
-    The image id is the first 12 digits of the photo's SHA-256, so that names last when the data grow.
+    The image id is the first 12 digits of the photo's SHA-256, the damage id the name of the damage, or of a longer
+    name its hash: so names last when the data grow. `names.csv` has the whole names.
 
     Args:
         data: with `damage` set on what is known to be one damage; any other region is a damage of its own.
@@ -45,7 +46,7 @@ def encode(
         told: called for each damage.
 
     Raises:
-        DataRefusedError: the folder is not empty, or an id is too long for a file's name.
+        DataRefusedError: the folder is not empty.
     """
     if folder.exists() and any(folder.iterdir()):
         raise DataRefusedError(f"{folder}: not empty")
@@ -67,10 +68,7 @@ def encode(
                 continue
             result.damages += 1
             for photo, box, crop in kept:
-                try:
-                    name = naming.name(identity, photo.sha256[:12])
-                except ValueError as error:
-                    raise DataRefusedError(f"damage on {photo.name}: {error}") from None
+                name = naming.name(naming.identifier(identity), photo.sha256[:12])
                 cv2.imwrite(str(folder / name), crop, [cv2.IMWRITE_JPEG_QUALITY, crops.QUALITY])
                 corners = (f"{value:.2f}" for value in (box.x0, box.y0, box.x1, box.y1))
                 table.writerow((name, identity, photo.name, *corners))

@@ -22,7 +22,7 @@ from damagewatch_training.data.dataset import PHOTOS, DamageEntry, Dataset, Pair
 from damagewatch_training.data.importers.found import Found, Region
 from damagewatch_training.data.report import Report, Trouble
 
-SMALLEST_SIDE = 32
+SMALLEST_SIDE = 16
 """Pixels: what is smaller is an icon."""
 _SUFFIX = {Format.JPEG: ".jpg", Format.PNG: ".png", Format.WEBP: ".webp"}
 _LIKE = 0.02
