@@ -24,7 +24,7 @@ from damagewatch_training.data.dataset import DataRefusedError, Dataset
 from damagewatch_training.data.groups import Groups
 from damagewatch_training.data.sources import SAME, Pair, Photo
 
-VERSION = 1
+VERSION = 2
 SCANS = frozenset({".bmp", ".tif", ".tiff"})
 """Formats of laboratories, which the service does not take."""
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp"}) | SCANS
@@ -175,13 +175,14 @@ def _again(photo: Photo, place: Path, number: int, views: int, seed: int) -> Ite
     listed = place / f"{number:05d}.json"
     if not listed.exists():
         listed.write_text(json.dumps(list(_photographed(photo, place, number, views, seed))))
-    for which, file, box in json.loads(listed.read_text()):
-        yield Item(f"query/{photo.name}#{which}/{Path(file).stem[-1]}", place / file, Box(*box)), which
+    for which, file, width, height, box in json.loads(listed.read_text()):
+        around = window(Box(*box), width, height)  # as the service cuts it today
+        yield Item(f"query/{photo.name}#{which}/{Path(file).stem[-1]}", place / file, around), which
 
 
 def _photographed(
     photo: Photo, place: Path, number: int, views: int, seed: int
-) -> Iterator[tuple[int, str, list[float]]]:
+) -> Iterator[tuple[int, str, int, int, tuple[float, float, float, float]]]:
     image = photo.read()
     height, width = image.shape[:2]
     for which, label in enumerate(photo.labels):
@@ -194,8 +195,7 @@ def _photographed(
             box = windows.jittered(seen, rng, width, height)
             file = f"{number:05d}-{which:02d}-{view}.jpg"
             (place / file).write_bytes(again.encoded())
-            around = window(box, width, height)
-            yield which, file, [around.x0, around.y0, around.x1, around.y1]
+            yield which, file, width, height, (box.x0, box.y0, box.x1, box.y1)
 
 
 def _regions(photo: Photo, of: str) -> list[_Shown]:
