@@ -10,6 +10,7 @@ import typer
 import damagewatch
 from damagewatch.cli import (
     broker,
+    capacity,
     compare,
     deadletters,
     demo,
@@ -66,6 +67,7 @@ for commands in (
     compare,
     broker,
     inspect,
+    capacity,
     reindex,
     replay,
     shadow,
