@@ -90,7 +90,9 @@ class Intake:
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content if suffix else _as_jpeg(photo.image))
-        width, height = (photo.width, photo.height) if suffix else photo.image.shape[1::-1]
+        # What OpenCV cannot read again, HEIC, is stored as JPEG, as large as it was decoded.
+        full = photo.width, photo.height
+        width, height = full if suffix else photo.image.shape[1::-1]
         entry = PhotoEntry(
             name=name,
             file=file,
@@ -105,7 +107,7 @@ class Intake:
         self.photos[name] = entry
         self._same_bytes.setdefault(sha256, name)
         self.report.photos += 1
-        self._label(found, entry)
+        self._label(found, entry, full)
 
     def dataset(self) -> Dataset:
         """All that was taken, with what was there before."""
@@ -123,14 +125,15 @@ class Intake:
             self.report.add(Trouble.PHOTO_UNREADABLE, name, f"{refused.detail}; left out")
             return None
 
-    def _label(self, found: Found, photo: PhotoEntry) -> None:
+    def _label(self, found: Found, photo: PhotoEntry, full: tuple[int, int]) -> None:
         whole = (0.0, 0.0, float(photo.width), float(photo.height))
         if found.shows is not None:
             shows = _text(found.shows)
             self._add(DamageEntry(id=f"{photo.name}#0", photo=photo.name, box=whole, damage=shows))
-        scale = self._scale(found, photo)
+        scale = self._scale(found, photo.name, full)
         if scale is None:
             return
+        scale = scale * (photo.width / full[0], photo.height / full[1])
         taken: set[tuple[object, ...]] = set()
         for number, region in enumerate(found.regions, 1):
             where = f"{photo.name} region {number}"
@@ -158,20 +161,19 @@ class Intake:
         self.damages.append(damage)
         self.report.damages += 1
 
-    def _scale(self, found: Found, photo: PhotoEntry) -> NDArray[np.float64] | None:
-        """What labels are multiplied by, x and y, to be pixels of the photo; None where they cannot fit."""
-        size = np.array([photo.width, photo.height], np.float64)
+    def _scale(self, found: Found, name: str, full: tuple[int, int]) -> NDArray[np.float64] | None:
+        """What labels are multiplied by, x and y, to be pixels of the whole photo; None where they cannot fit."""
         if found.size is None or not found.regions:
             return np.ones(2)
-        scale = size / found.size
+        scale = np.array(full, np.float64) / found.size
         if found.size == (1, 1) or (scale == 1).all():
-            return np.asarray(scale, np.float64)
-        stated = f"{photo.width} x {photo.height} pixels, labelled at {found.size[0]} x {found.size[1]}"
+            return scale
+        stated = f"{full[0]} x {full[1]} pixels, labelled at {found.size[0]} x {found.size[1]}"
         if abs(scale[0] / scale[1] - 1) > _LIKE:
-            self.report.add(Trouble.SIZE_DIFFERS, photo.name, f"{stated}; labels left out")
+            self.report.add(Trouble.SIZE_DIFFERS, name, f"{stated}; labels left out")
             return None
-        self.report.add(Trouble.SIZE_DIFFERS, photo.name, f"{stated}; labels scaled")
-        return np.asarray(scale, np.float64)
+        self.report.add(Trouble.SIZE_DIFFERS, name, f"{stated}; labels scaled")
+        return scale
 
     def _damage(
         self,

@@ -26,6 +26,7 @@ LEAST_VISIBLE = 0.5
 _SIDE = 8.0
 """Pixels: longer sides of polygons are divided before they are bent."""
 _ATTEMPTS = 4
+_SAVED_EACH = 2_000
 
 Image = NDArray[np.uint8]
 
@@ -69,6 +70,7 @@ def make(
     with it. `out` may be the data's own folder, which then grows. Views that are there already are not made again.
     """
     grown = Growing(data, out)
+    saved = len(grown.photos)
     chosen = [
         photo for photo in data.photos if split in {"", photo.split} and MADE_FROM not in photo.attributes
     ]
@@ -89,6 +91,8 @@ def make(
                     PairEntry(a=photo.name, b=made.photo.name, verdict="mirror" if mirrored else "same")
                 )
             told()
+            if len(grown.photos) - saved > _SAVED_EACH:  # whoever stops it loses little
+                saved = len(grown.saved().photos)
     return grown.saved()
 
 
