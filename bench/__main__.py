@@ -10,7 +10,6 @@ from minute to minute.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import statistics
@@ -39,11 +38,10 @@ from damagewatch.domain import Box, ClaimImage, DamageType, Severity
 from damagewatch.evidence import EvidenceStore
 from damagewatch.folders import photos_in
 from damagewatch.matcher.outputs import TopicOutputs
-from damagewatch.matcher.service import ClaimEraser, bounds_of
+from damagewatch.matcher.service import ClaimEraser, bounds_of, spare_the_collector
 from damagewatch.matcher.strategy import MatcherStrategy
 from damagewatch.pipeline.intake import Intake
 from damagewatch.settings import Settings
-from damagewatch.synthesis.drawn_set import demo_set
 from damagewatch.telemetry.health import Health
 from damagewatch.telemetry.metrics import Metrics
 from damagewatch.telemetry.stream import StreamTelemetry
@@ -53,11 +51,15 @@ from damagewatch.vision.models import Models
 from damagewatch.vision.perceive import Perception
 from damagewatch.vision.regions import window
 
+from .drawn import drawn
+
 
 def main() -> int:
     """Runs the benchmark and prints its tables."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=Path, help="folder of photos; default: the drawn ones of the demo")
+    parser.add_argument(
+        "--photos", type=Path, help="folder of photos; default: drawn ones, each of another car"
+    )
     parser.add_argument("--count", type=int, default=120, help="photos of a round (default: 120)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each (default: 3)")
     parser.add_argument("--damages", type=int, nargs="*", default=[1, 2, 4], help="damages a photo (1 2 4)")
@@ -65,9 +67,10 @@ def main() -> int:
     options = parser.parse_args()
     settings = Settings()
     models = load_models(settings)
+    spare_the_collector()
     with tempfile.TemporaryDirectory(prefix="damagewatch-bench-") as folder:
         here = Path(folder)
-        contents = _contents(options.photos, here / "photos", options.count)
+        contents = _contents(options.photos, options.count)
         broker = DevelopmentKafka(here / "kafka")
         try:
             bootstrap = broker.up()
@@ -93,18 +96,11 @@ def main() -> int:
     return 0
 
 
-def _contents(photos: Path | None, folder: Path, count: int) -> list[bytes]:
-    """Different photos: a stream in which every photo is a repeat would verify far more than a real one."""
+def _contents(photos: Path | None, count: int) -> list[bytes]:
     if photos is not None:
         return [file.path.read_bytes() for file in photos_in([photos])][:count]
-    contents: list[bytes] = []
-    for seed in itertools.count():
-        made = demo_set(folder / str(seed), seed)
-        refused = {row.photo for row in made.rejections}
-        contents += [photo.path.read_bytes() for photo in made.photos if photo.key not in refused]
-        if len(contents) >= count:
-            return contents[:count]
-    raise AssertionError
+    print(f"drawing {count} photos", file=sys.stderr)
+    return drawn(count)
 
 
 class Cost(NamedTuple):

@@ -27,10 +27,14 @@ def test_a_dead_letter_says_why_and_whence_but_holds_no_photo() -> None:
     letter = DeadLetters("dlq", "1.2.3").of(
         RECORD,
         Refused(Reason.NOT_AN_IMAGE, "starts with\nno picture", "decode"),
-        (b"a message", (("a", b"b"),)),
+        lambda record, refused, sha256: (f"a message of {sha256[:7]}".encode(), (("a", b"b"),)),
     )
     told = dict(letter.headers)
-    assert (letter.topic, letter.key, letter.value) == ("dlq", b"claim-7", b"a message")
+    assert (letter.topic, letter.key, letter.value) == (
+        "dlq",
+        b"claim-7",
+        f"a message of {hashlib.sha256(RECORD.value or b'').hexdigest()[:7]}".encode(),
+    )
     assert told == {
         "a": b"b",
         "dlq-reason": b"not_an_image",

@@ -33,8 +33,11 @@ _MAX_CONTENT_TYPE = 200
 Message = tuple[bytes, Headers]
 """A small value about a record, and the headers that say what it is."""
 
+MakeMessage = Callable[[Record, Refused, str], Message]
+"""Makes one of a record, why it was refused, and the SHA-256 of its value (empty where it has none)."""
 
-def _empty(_record: Record, _refused: Refused) -> Message:
+
+def _empty(_record: Record, _refused: Refused, _sha256: str) -> Message:
     return b"", ()
 
 
@@ -44,15 +47,16 @@ class DeadLetters:
 
     topic: str
     version: str
-    message: Callable[[Record, Refused], Message] = _empty
+    message: MakeMessage = _empty
 
-    def of(self, record: Record, refused: Refused, message: Message | None = None) -> OutgoingRecord:
+    def of(self, record: Record, refused: Refused, message: MakeMessage | None = None) -> OutgoingRecord:
         """The dead letter of a record: why, where it lies, and its checksum, but never the photo.
 
         Key: the record's own (cut at 1 kB), so that the letters of a claim lie together. Header values are
         UTF-8 text, numbers in decimal. A `message` is given where more is known than the record tells.
         """
-        value, headers = message or self.message(record, refused)
+        sha256 = hashlib.sha256(record.value).hexdigest() if record.value is not None else ""
+        value, headers = (message or self.message)(record, refused, sha256)
         content_type = (record.header("content-type") or b"")[:_MAX_CONTENT_TYPE]
         told = {
             REASON: refused.reason.value,
@@ -64,7 +68,7 @@ class DeadLetters:
             ORIGIN_OFFSET: str(record.offset),
             ORIGIN_TIMESTAMP: str(record.timestamp_ms),
             ORIGIN_CONTENT_TYPE: content_type.decode("utf-8", errors="replace"),
-            SHA256: hashlib.sha256(record.value).hexdigest() if record.value is not None else "",
+            SHA256: sha256,
             SIZE: str(len(record.value)) if record.value is not None else "",
             VERSION: self.version,
         }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 
 from damagewatch.broker.deadletter import DeadLetters, Message
 from damagewatch.broker.record import OutgoingRecord, Record
 from damagewatch.contracts import codec
-from damagewatch.domain import Alert, ClaimImage, Detections, Erasure, Refused, sha256_of
+from damagewatch.domain import Alert, ClaimImage, Detections, Erasure, Refused
 from damagewatch.matcher.strategy import Done
 
 
@@ -24,7 +25,7 @@ class TopicOutputs:
         """See `damagewatch.matcher.strategy.Outputs`."""
         match done.verdict:
             case Refused() as refused:
-                message = _letter(done.record, refused, self._dead_letters.version, done.image)
+                message = partial(_letter, version=self._dead_letters.version, image=done.image)
                 return (self._dead_letters.of(done.record, refused, message),)
             case Erasure() as receipt:
                 return (_record(self._detections, receipt.claim_id, receipt),)
@@ -38,10 +39,12 @@ class TopicOutputs:
 
 def dead_letters(topic: str, version: str) -> DeadLetters:
     """Dead letters whose value is the DeadLetter message, also of records that never came into the pipeline."""
-    return DeadLetters(topic, version, lambda record, refused: _letter(record, refused, version))
+    return DeadLetters(topic, version, partial(_letter, version=version))
 
 
-def _letter(record: Record, refused: Refused, version: str, image: ClaimImage | None = None) -> Message:
+def _letter(
+    record: Record, refused: Refused, sha256: str, *, version: str, image: ClaimImage | None = None
+) -> Message:
     letter = codec.DeadLetter(
         reason=refused.reason,
         detail=refused.detail,
@@ -49,7 +52,7 @@ def _letter(record: Record, refused: Refused, version: str, image: ClaimImage | 
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
-        sha256=sha256_of(record.value) if record.value is not None else "",
+        sha256=sha256,
         size=len(record.value or b""),
         version=version,
         refused_at=datetime.now(UTC),

@@ -142,7 +142,9 @@ class MatcherStrategy:
     """A `damagewatch.broker` strategy over one topic, for one assignment: see there for the five verbs.
 
     An erasure goes through alone: it waits until everything before it is done, and nothing enters until it
-    is, so that no photo of the claim is half-way in when the claim is erased.
+    is, so that no photo of the claim is half-way in when the claim is erased. Only a worker that lost the
+    partition just while it writes a photo of the claim may write it after another has erased the claim: what it
+    writes is published nowhere, but stays in the index until the claim is erased again.
     """
 
     def __init__(
