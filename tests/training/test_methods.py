@@ -8,7 +8,7 @@ from damagewatch.domain import Box
 from damagewatch.vision.decode import Photo
 from damagewatch.vision.hashing import distance, perceptual_hashes
 from damagewatch.vision.models import Models
-from damagewatch_training.evaluate import methods
+from damagewatch_training.evaluate import elsewhere, methods
 from damagewatch_training.evaluate.methods import MethodRefusedError
 from damagewatch_training.evaluate.task import Item, Task
 
@@ -104,3 +104,42 @@ def test_a_window_is_embedded_and_not_its_photo() -> None:
     alone = Photo(np.ascontiguousarray(image[:, :100]), 100, 100, 1.0)
     assert (embed(photo, Box(0, 0, 100, 100)) == embed(alone, Box(0, 0, 100, 100))).mean() > 0.95
     assert (embed(photo, Box(0, 0, 100, 100)) != embed(photo, Box(100, 0, 200, 100))).any()
+
+
+def mean_colour(path: Path) -> Path:
+    """A model that takes bytes, of any size, and gives their mean colour."""
+    onnx = pytest.importorskip("onnx")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    nodes = [
+        helper.make_node("Cast", ["image"], ["numbers"], to=kinds.FLOAT),
+        helper.make_node("ReduceMean", ["numbers", "axes"], ["mean"], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "mean colour",
+        [helper.make_tensor_value_info("image", kinds.UINT8, ["n", "h", "w", 3])],
+        [helper.make_tensor_value_info("mean", kinds.FLOAT, ["n", 3])],
+        [helper.make_tensor("axes", kinds.INT64, [2], [1, 2])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_a_model_that_takes_bytes_here_and_elsewhere(task: Task, tmp_path: Path) -> None:
+    model = mean_colour(tmp_path / "colour.onnx")
+    found = features(str(model), task, tmp_path / "kept")
+    whole = cv2.imread(str(tmp_path / "d.png")).reshape(-1, 3).mean(0)[::-1]
+    assert found[4] == pytest.approx(whole / np.linalg.norm(whole), abs=0.01)
+    with (tmp_path / "items.csv").open("w") as lines:
+        lines.write("name,file,x0,y0,x1,y1\n")
+        for item in task.items:
+            box = item.window
+            corners = ",,," if box is None else f"{box.x0},{box.y0},{box.x1},{box.y1}"
+            lines.write(f"{item.name},{item.file},{corners}\n")
+    elsewhere.write(model, tmp_path / "items.csv", tmp_path / "f.npz", None)
+    assert features(str(tmp_path / "f.npz"), task, tmp_path) == pytest.approx(found, abs=1e-5)
+    np.save(tmp_path / "centre.npy", np.full((7, 3), 100.0))
+    elsewhere.write(model, tmp_path / "items.csv", tmp_path / "f.npz", tmp_path / "centre.npy")
+    with np.load(tmp_path / "f.npz") as stored:
+        assert stored["x"][4] == pytest.approx(whole - 100, abs=1.5)
