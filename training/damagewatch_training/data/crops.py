@@ -36,10 +36,11 @@ QUALITY = 95
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Crop:
-    """A damage with the pixels around it: uint8 (h, w, 3) BGR."""
+    """A damage with the pixels around it: uint8 (h, w, 3) BGR, of the photo's part `window`."""
 
     damage: DamageEntry
     image: Image
+    window: Box
 
 
 def around(box: Box, photo: PhotoEntry, context: float) -> Box:
@@ -71,7 +72,7 @@ def labelled(data: Dataset, context: float, told: Callable[[], None] = lambda: N
         pixels = read(data, photo) if own else None
         for damage in own:
             assert pixels is not None
-            yield Crop(damage, _cut(pixels, around(damage.area, photo, context)))
+            yield _crop(damage, pixels, photo, context)
 
 
 def detected(
@@ -95,7 +96,7 @@ def detected(
                 severity=region.severity.value,  # type: ignore[arg-type]
                 score=region.score,
             )
-            yield Crop(damage, _cut(pixels, around(region.box, photo, context)))
+            yield _crop(damage, pixels, photo, context)
 
 
 def undamaged(
@@ -118,7 +119,7 @@ def undamaged(
             damage = DamageEntry(
                 id=f"{photo.name}#undamaged-{number}", photo=photo.name, box=(box.x0, box.y0, box.x1, box.y1)
             )
-            yield Crop(damage, _cut(pixels, around(box, photo, context)))
+            yield _crop(damage, pixels, photo, context)
 
 
 def free_place(
@@ -142,6 +143,11 @@ def crop_of(data: Dataset, photo: PhotoEntry, box: Box, context: float) -> Image
     return _cut(read(data, photo), around(box, photo, context))
 
 
+def _crop(damage: DamageEntry, pixels: Photo, photo: PhotoEntry, context: float) -> Crop:
+    window = around(damage.area, photo, context)
+    return Crop(damage, _cut(pixels, window), window)
+
+
 def _cut(photo: Photo, window: Box) -> Image:
     longest = min(LONGEST, max(1, round(max(window.width, window.height) * photo.scale)))
     return cut(photo, window, *fitted(window, longest))
@@ -158,22 +164,35 @@ def write(crops: Iterable[Crop], folder: Path) -> int:
     for number, crop in enumerate(crops, 1):
         name = f"{number:06}.jpg"
         cv2.imwrite(str(folder / name), crop.image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-        rows.append((crop.damage, name))
+        rows.append((crop.damage, name, crop.window))
     rows.sort(key=lambda row: (row[0].score or 0, row[1]))
     with (folder / TABLE).open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(COLUMNS)
-        for damage, name in rows:
+        for damage, name, _ in rows:
             corners = (f"{value:.2f}" for value in damage.box)
             words = (damage.type or "", damage.severity or "", damage.part or "")
             score = "" if damage.score is None else damage.score
             table.writerow((1, name, damage.photo, *corners, *words, score, json.dumps(damage.polygons)))
     cells = (
-        (np.asarray(cv2.imread(str(folder / name)), np.uint8), f"{Path(name).stem} {_caption(damage)}")
-        for damage, name in rows
+        (_outlined(folder / name, damage, window), f"{Path(name).stem} {_caption(damage)}")
+        for damage, name, window in rows
     )
     contact_sheet.write(cells, folder)
     return len(rows)
+
+
+def _outlined(path: Path, damage: DamageEntry, window: Box) -> Image:
+    """The crop with its damage outlined, for the sheets alone."""
+    image = np.asarray(cv2.imread(str(path)), np.uint8)
+    scale = image.shape[1] / window.width, image.shape[0] / window.height
+    box = damage.area
+    corners = ((box.x0, box.y0), (box.x1, box.y0), (box.x1, box.y1), (box.x0, box.y1))
+    for polygon in damage.polygons or (corners,):
+        points = (np.array(polygon) - (window.x0, window.y0)) * scale
+        thick = max(1, round(max(image.shape[:2]) / contact_sheet.SIDE))
+        cv2.polylines(image, [np.rint(points).astype(np.int32)], True, (0, 255, 255), thick, cv2.LINE_AA)
+    return image
 
 
 def _caption(damage: DamageEntry) -> str:
