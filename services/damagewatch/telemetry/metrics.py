@@ -167,6 +167,8 @@ class Metrics:
                 self._damages.labels(type_.value)
         for outcome in ("committed", "aborted"):
             self._transactions.labels(outcome)
+        for dependency in ("kafka", "index", "evidence", "references"):
+            self._retries.labels(dependency)
 
     def drift(self, drift: Drift) -> None:
         """Shows how far recent photos are from those that the embedder was measured on."""
