@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from damagewatch.domain import Box
-from damagewatch_training.data import dataset, outlines
+from damagewatch.vision.decode import Photo as Decoded
+from damagewatch.vision.formats import Format
+from damagewatch_training.data import dataset, intake, outlines
 from damagewatch_training.data.classes import understood
 from damagewatch_training.data.dataset import DataRefusedError, Dataset
 from damagewatch_training.data.importers import coco, folders, tables, via, video, yolo
@@ -358,6 +360,20 @@ def test_coco_masks_of_run_lengths(tmp_path: Path) -> None:
         boxes.append(data.damages[0].area)
     assert boxes[0] == boxes[1]
     assert boxes[0].iou(Box(30, 20, 71, 41)) > 0.9
+
+
+def test_what_is_stored_smaller_has_its_labels_scaled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A HEIC photo of 240 x 160 pixels, which its decoder gives at half the size.
+    half = cv2.imread(str(photo(tmp_path / "a.jpg")))
+    monkeypatch.setattr(intake, "sniff", lambda content: Format.HEIC)
+    monkeypatch.setattr(intake, "decode", lambda content, limits: Decoded(half, 240, 160, 0.5))
+    data, report = taken([Found("a.heic", b"heic", regions=(region(TRIANGLE),))], tmp_path / "data")
+    assert not report.counts
+    assert (data.photos[0].width, data.photos[0].file[-4:]) == (120, ".jpg")
+    assert data.damages[0].box == (5, 5, 30, 25)
+    assert data.labelled()[0].read().shape == (80, 120, 3)
 
 
 def test_a_retrieval_task_is_known_by_names_and_folders(tmp_path: Path) -> None:
