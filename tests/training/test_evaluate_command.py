@@ -9,8 +9,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from damagewatch.domain import sha256_of
 from damagewatch_training.cli import evaluate, look, retrieval
+from damagewatch_training.data.dataset import Dataset, PairEntry, PhotoEntry
 
+from ..vision.models_folder import SHIPPED
 from ..vision.pictures import scene
 
 app = typer.Typer()
@@ -93,3 +96,59 @@ def test_half_a_task_is_wrong_usage(shoes: list[str]) -> None:
     code, output = run("evaluate", "phash", *shoes[:2])
     assert code == 2
     assert "--labels" in output
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A data set of four photos, the last of which is a copy of the first that a person has told."""
+    entries = []
+    for seed in range(4):
+        image = scene(400, 300, seed % 3)
+        content = cv2.imencode(".png" if seed < 3 else ".jpg", image)[1].tobytes()
+        (tmp_path / f"{seed}.img").write_bytes(content)
+        entries.append(
+            PhotoEntry(
+                name=f"photo {seed}",
+                file=f"{seed}.img",
+                sha256=sha256_of(content),
+                width=400,
+                height=300,
+                hashes=("0" * 16, "0" * 16),
+                split="val" if seed else "train",
+            )
+        )
+    pair = PairEntry(a="photo 0", b="photo 3", verdict="copy")
+    Dataset(tmp_path, tuple(entries), (), (pair,)).save()
+    return tmp_path
+
+
+def test_the_chain_over_a_data_set(photos: Path, tmp_path: Path) -> None:
+    common = [f"--data={photos}", f"--models={SHIPPED}", f"--keep={tmp_path / 'kept'}", "--threads=1"]
+    out = tmp_path / "stream"
+    words = ["--photos=3", "--rate=0.3", "--draws=2", "--mirrored=0", f"--out={out}"]
+    code, output = run("evaluate", "stream", *common, *words)
+    assert code == 0, output
+    first = json.loads((out / "figures.json").read_text())
+    assert (first["distinct_photos"], first["returns_tried"]) == (3, 2)
+    assert first["returns_alerted"] + sum(first["lost"].values()) == 2
+    code, output = run("evaluate", "stream", *common, *words, f"--earlier={out / 'alerts.json'}")
+    assert code == 0, output
+    assert json.loads((out / "figures.json").read_text()) == first
+
+    code, output = run("evaluate", "pairs", *common, f"--out={tmp_path / 'pairs'}")
+    assert code == 0, output
+    assert json.loads((tmp_path / "pairs" / "figures.json").read_text())["copy"]["alerted"] == 1
+
+    code, output = run(
+        "evaluate", "copies", *common, "--photos=1", "--others=2", f"--out={tmp_path / 'copies'}"
+    )
+    assert code == 0, output
+    figures = json.loads((tmp_path / "copies" / "figures.json").read_text())
+    assert figures["re-encoded"]["alerted"] == figures["mirrored"]["said_mirrored"] == 1
+
+
+def test_judged_pairs_without_their_columns_are_refused(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "judged.csv").write_text("one,two\n1,2\n")
+    code, output = run("evaluate", "stream", f"--data={photos}", f"--known={tmp_path / 'judged.csv'}")
+    assert code == 2
+    assert "columns a, b" in output

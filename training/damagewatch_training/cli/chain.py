@@ -41,7 +41,7 @@ KEEP = Path("runs/kept")
 def evaluate_stream(
     root: Data,
     folder: Folder = MODELS,
-    count: Annotated[int, typer.Option("--photos", help="Distinct photos of a draw.", min=20)] = 2500,
+    count: Annotated[int, typer.Option("--photos", help="Distinct photos of a draw.", min=2)] = 2500,
     rate: Annotated[float, typer.Option(help="Returns for each photo.", min=0.0001, max=1)] = 0.003,
     draws: Annotated[int, typer.Option(help="Streams drawn.", min=1)] = 20,
     mirrored: Annotated[
