@@ -30,7 +30,7 @@ svg { background: #fafafa; border: 1px solid #ccc } svg text { font: 12px system
 COLOURS = ("#1f5fa8", "#c8501e", "#2b8a3e", "#7a3b9e", "#8a6d1d", "#555555", "#b3246b", "#128a8a")
 
 _SIDE = 180
-_WIDTH, _HEIGHT, _MARGIN = 520, 360, 48
+_WIDTH, _HEIGHT, _MARGIN, _LEGEND = 520, 360, 48, 240
 
 
 def write(path: Path, title: str, parts: Iterable[Element]) -> None:
@@ -44,7 +44,7 @@ def write(path: Path, title: str, parts: Iterable[Element]) -> None:
         element("meta", charset="utf-8"),
         element("meta", http_equiv="Content-Security-Policy", content=POLICY),
         element("title", title),
-        element("style", STYLE),
+        element("style", " ".join(STYLE.split())),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{uuid.uuid4().hex}.part")
@@ -132,7 +132,10 @@ def plot(
         colour = COLOURS[number % len(COLOURS)]
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*pair) for pair in zip(xs, ys, strict=True)))
         drawn.append(element("polyline", points=points, fill="none", stroke=colour, stroke_width=1.8))
-        drawn.append(element("text", short(name), x=_MARGIN + 8, y=_MARGIN + 16 + 15 * number, fill=colour))
+        drawn.append(
+            element("text", short(name), x=_WIDTH - _MARGIN + 12, y=_MARGIN + 10 + 17 * number, fill=colour)
+        )
     drawn.append(element("text", x_name, x=_WIDTH / 2, y=_HEIGHT - 10, text_anchor="middle"))
     drawn.append(element("text", y_name, x=14, y=_MARGIN - 16))
-    return element("svg", *drawn, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", width=_WIDTH, height=_HEIGHT)
+    width = _WIDTH + _LEGEND
+    return element("svg", *drawn, viewBox=f"0 0 {width} {_HEIGHT}", width=width, height=_HEIGHT)

@@ -96,7 +96,7 @@ def _figure(measured: Measured, task: Task, query: int) -> tuple[str, tuple[page
     right = int(np.where(task.relevant[query], scores, -np.inf).argmax())
     rank = 1 + int((scores[~task.relevant[query]] >= scores[right]).sum())
     shown = [task.queries[query], *(task.gallery[g] for g in dict.fromkeys((first, right)))]
-    caption = f"query {shown[0].name}; first {task.gallery[first].name} ({scores[first]:.3f})"
+    caption = f"{shown[0].name}; first {task.gallery[first].name} ({scores[first]:.3f})"
     if first != right:
         caption += f"; right {task.gallery[right].name} ({scores[right]:.3f}), rank {rank}"
     return caption, tuple(crop(item, SIDE) for item in shown)
