@@ -195,14 +195,14 @@ def rephotograph(
 ) -> None:
     """Photograph photos again: other standpoints, light and cameras, and what else happens.
 
-    Writes a data set of the photos and their views: polygons where they went, boxes as a detector would have drawn
+    Writes the data set with views of its photos: polygons where they went, boxes as a detector would have drawn
     them, and in correspondences/ where each pixel went. --out may be the data set itself, which then grows.
 
     Examples:
 
-      damagewatch-train data rephotograph data --views 6 --split train --out views
+      damagewatch-train data rephotograph data --views 6 --split train --out grown
 
-      damagewatch-train data rephotograph data --condition curved --condition screen --chance 1 --out views
+      damagewatch-train data rephotograph data --condition curved --condition screen --chance 1 --out grown
     """
     data = dataset.load(folder)
     plan = second_views.Plan(views, tuple(conditions or Condition), chance, strength, mirrored, seed)
@@ -233,12 +233,12 @@ def splice_damages(
 ) -> None:
     """Blend damages onto other cars.
 
-    Writes a data set of new photos: the damage's polygons where it is now, and more views of each (as `data
+    Writes the data set with new photos: the damage's polygons where it is now, and more views of each (as `data
     rephotograph` makes them). --out may be the data set itself, which then grows.
 
     Example:
 
-      damagewatch-train data splice data --count 500 --views 3 --split train --out spliced
+      damagewatch-train data splice data --count 500 --views 3 --split train --out grown
     """
     data = dataset.load(folder)
     places = data if onto is None else dataset.load(onto)

@@ -64,7 +64,7 @@ def make(
     workers: int | None = None,
     told: Callable[[], None] = lambda: None,
 ) -> Dataset:
-    """Makes views of the photos of `split` (empty: of all) and saves them, beside their first photos, in `out`.
+    """Makes views of the photos of `split` (empty: of all), and saves them with all of the data in `out`.
 
     A view is named after its photo with `~1` and so on, is of the same split but of another claim, and is paired
     with it. `out` may be the data's own folder, which then grows. Views that are there already are not made again.
@@ -77,7 +77,6 @@ def make(
     damages = data.damages_of()
     tasks = []
     for photo in chosen:
-        grown.keep(photo)
         if any(f"{photo.name}~{number}" not in grown.photos for number in range(1, plan.count + 1)):
             tasks.append((data.folder, photo, tuple(damages.get(photo.name, ())), plan))
         else:
@@ -97,27 +96,26 @@ def make(
 
 
 class Growing:
-    """A data set in `out` to which photos that were made are added, and the photos of `data` that they come from."""
+    """A data set in `out` that holds all of `data`, and to which photos that were made are added."""
 
     def __init__(self, data: Dataset, out: Path) -> None:
         """Starts from what is in `out` already."""
-        self._data = data
-        self._own = data.damages_of()
-        self._out = out
         known = dataset.load(out) if dataset.is_dataset(out) else Dataset(out)
+        self._out = out
         self.photos = {photo.name: photo for photo in known.photos}
         self.damages = {damage.id: damage for damage in known.damages}
         self.pairs = list(known.pairs)
-
-    def keep(self, photo: PhotoEntry) -> None:
-        """Copies a photo of the data with its damages, where it is not there yet."""
-        if photo.name in self.photos:
+        if out.resolve() == data.folder.resolve():
             return
-        target = self._out / photo.file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self._data.folder / photo.file, target)
-        self.photos[photo.name] = photo
-        self.damages.update((damage.id, damage) for damage in self._own.get(photo.name, ()))
+        (out / PHOTOS).mkdir(parents=True, exist_ok=True)
+        for photo in data.photos:
+            if photo.name not in self.photos:
+                self.photos[photo.name] = photo
+                (out / photo.file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(data.folder / photo.file, out / photo.file)
+        for damage in data.damages:
+            self.damages.setdefault(damage.id, damage)
+        self.pairs.extend(data.pairs)
 
     def add(self, made: Made) -> None:
         """Writes a made photo. The damages that it shows are tied to those that they come from by `damage`."""
@@ -138,10 +136,7 @@ class Growing:
 
     def saved(self) -> Dataset:
         """The data set, saved."""
-        known = {(pair.a, pair.b): pair for pair in self.pairs if {pair.a, pair.b} <= self.photos.keys()}
-        for pair in self._data.pairs:
-            if {pair.a, pair.b} <= self.photos.keys():
-                known.setdefault((pair.a, pair.b), pair)
+        known = {(pair.a, pair.b): pair for pair in self.pairs}
         grown = Dataset(
             self._out, tuple(self.photos.values()), tuple(self.damages.values()), tuple(known.values())
         )
