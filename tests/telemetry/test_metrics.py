@@ -150,6 +150,9 @@ class TestStream:
         stream.lag({}, 0.0)
         assert value(metrics, "damagewatch_lag_records", partition="0") == 5
         assert value(metrics, "damagewatch_oldest_uncommitted_seconds") == 70
+        assert value(metrics, "damagewatch_dependency_up", dependency="kafka") == 0
+        stream.lag({0: 5}, 70.0)
+        assert value(metrics, "damagewatch_dependency_up", dependency="kafka") == 1
         stream.assigned(0)  # others do it now
         assert value(metrics, "damagewatch_lag_records", partition="0") is None
         assert value(metrics, "damagewatch_oldest_uncommitted_seconds") == 0

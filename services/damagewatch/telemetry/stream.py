@@ -107,8 +107,13 @@ class StreamTelemetry:
         self._health.problem(self._problem, None)
 
     def lag(self, lags: Mapping[int, int], oldest_seconds: float) -> None:
-        """See `Observer`. Nothing is told of our partitions while Kafka does not answer: the last word counts."""
-        if lags or not self._partitions:
+        """See `Observer`. Where Kafka says nothing of our partitions it is down: on an idle stream nothing else tells.
+
+        What was last known of the lag counts then.
+        """
+        silent = not lags and self._partitions > 0
+        self._metrics.dependency("kafka", not silent, f"{self._consumer} lag")
+        if not silent:
             self._metrics.lag(lags, oldest_seconds, self._consumer)
 
     def _answers(self, dependency: str) -> None:
