@@ -107,7 +107,7 @@ class StreamTelemetry:
         self._health.problem(self._problem, None)
 
     def lag(self, lags: Mapping[int, int], oldest_seconds: float) -> None:
-        """See `Observer`. Where Kafka says nothing of our partitions it is down: on an idle stream nothing else tells.
+        """See `Observer`. Kafka that says nothing of our partitions is down: on an idle stream nothing else tells.
 
         What was last known of the lag counts then.
         """
