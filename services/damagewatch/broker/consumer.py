@@ -222,7 +222,7 @@ class GroupConsumer:
         deadline = time.monotonic() + self._options.connect_timeout
         while missing := [name for name in self._topics if not cluster.partitions_for_topic(name)]:
             if time.monotonic() > deadline:
-                raise DependencyDownError("kafka", f"no such topic: {', '.join(missing)}")
+                raise DependencyDownError("kafka", f"no such topic, or no right to it: {', '.join(missing)}")
             cluster.request_update()
             time.sleep(0.05)
 

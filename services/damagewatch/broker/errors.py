@@ -10,6 +10,7 @@ from kafka.errors import (
     FencedInstanceIdError,
     InvalidRecordError,
     KafkaError,
+    KafkaTimeoutError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
 )
@@ -41,4 +42,8 @@ def sorted_out(error: KafkaError, doing: str) -> DependencyDownError | FencedErr
     if isinstance(error, FencedInstanceIdError):
         return FencedError(f"{doing}: another worker has taken this worker's place in the group")
     text = str(error) or type(error).__name__
-    return DependencyDownError("kafka", f"{doing}: {type(error).__name__}: {text}")
+    if isinstance(error, KafkaTimeoutError) and "bootstrap" in text:
+        # What kafka-python says of a broker that hangs up on a wrong password as of one that is not there.
+        text += " (it cannot be reached, or refuses our user, password or certificate)"
+    told = text if text.startswith(type(error).__name__) else f"{type(error).__name__}: {text}"
+    return DependencyDownError("kafka", f"{doing}: {told}")

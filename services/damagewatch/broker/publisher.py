@@ -105,7 +105,7 @@ class Publisher:
         if topic not in self._limits:
             described = Topics(self._options).describe(topic)
             if described is None:
-                raise DependencyDownError("kafka", f"publishing to {topic}: there is no such topic")
+                raise DependencyDownError("kafka", f"publishing to {topic}: no such topic, or no right to it")
             # Not every client may see a topic's settings.
             said = int(described.settings.get("max.message.bytes", self._options.max_message_bytes))
             self._limits[topic] = min(said, self._options.max_message_bytes)

@@ -97,7 +97,7 @@ class TopicReader:
         cluster.set_topics([self.topic])
         while not (numbers := cluster.partitions_for_topic(self.topic)):
             if time.monotonic() > deadline:
-                raise DependencyDownError("kafka", f"no such topic: {self.topic}")
+                raise DependencyDownError("kafka", f"no such topic, or no right to it: {self.topic}")
             cluster.request_update()
             time.sleep(0.05)
         return [TopicPartition(self.topic, number) for number in sorted(numbers)]
