@@ -102,3 +102,19 @@ def test_kafka_never_logs_payloads(capsys: pytest.CaptureFixture[str]) -> None:
     logging.getLogger("kafka.protocol").debug("frame %s", "payload")
     logging.getLogger("kafka.protocol").warning("disconnected")
     assert [line["event"] for line in lines(capsys)] == ["disconnected"]
+
+
+def test_a_library_repeats_itself_seldom_and_others_are_free_to() -> None:
+    now = 0.0
+    seldom = logs.Seldom("kafka", seconds=30.0, clock=lambda: now)
+
+    def shown(name: str, line: int = 7) -> bool:
+        return seldom.filter(logging.LogRecord(name, logging.ERROR, "f.py", line, "refused", (), None))
+
+    assert shown("kafka.net")
+    assert not shown("kafka.net")
+    assert shown("kafka.net", line=8)
+    assert shown("kafka.coordinator")
+    assert all(shown(name) for name in ("damagewatch.broker", "kafkaesque") * 2)
+    now = 31.0
+    assert shown("kafka.net")

@@ -143,7 +143,8 @@ def test_drift_is_told_where_there_is_a_reference(metrics: Metrics) -> None:
 
 class TestStream:
     def test_while_kafka_is_silent_what_was_last_known_counts(self, metrics: Metrics, clock: Clock) -> None:
-        stream = StreamTelemetry(metrics, Health(60, clock))
+        health = Health(60, clock)
+        stream = StreamTelemetry(metrics, health)
         stream.assigned(1)
         stream.lag({0: 5}, 10.0)
         clock.now += 60
@@ -151,7 +152,9 @@ class TestStream:
         assert value(metrics, "damagewatch_lag_records", partition="0") == 5
         assert value(metrics, "damagewatch_oldest_uncommitted_seconds") == 70
         assert value(metrics, "damagewatch_dependency_up", dependency="kafka") == 0
+        assert health.ready().problems == ("kafka: does not tell how far we are behind",)
         stream.lag({0: 5}, 70.0)
+        assert health.ready().problems == ()
         assert value(metrics, "damagewatch_dependency_up", dependency="kafka") == 1
         stream.assigned(0)  # others do it now
         assert value(metrics, "damagewatch_lag_records", partition="0") is None

@@ -8,8 +8,10 @@ cut, and tracebacks show no local variables.
 from __future__ import annotations
 
 import logging
+import math
 import sys
-from collections.abc import MutableMapping
+import time
+from collections.abc import Callable, MutableMapping
 from typing import Any, Final, Literal
 
 import structlog
@@ -49,6 +51,7 @@ def configure(level: str = "INFO", form: Literal["auto", "json", "console"] = "a
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_without_bytes)
+    handler.addFilter(Seldom("kafka", seconds=30.0))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=gathered,
@@ -69,6 +72,35 @@ def configure(level: str = "INFO", form: Literal["auto", "json", "console"] = "a
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
+
+
+class Seldom(logging.Filter):
+    """Lets each kind of message of one library through once in a while.
+
+    While no broker answers, kafka-python says so several times a second.
+
+    Args:
+        library: the name that its loggers begin with.
+        seconds: between two messages of one kind: from one line of its code.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, library: str, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._library = logging.Filter(library)
+        self._seconds = seconds
+        self._clock = clock
+        self._last: dict[tuple[str, int, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is shown."""
+        if not self._library.filter(record):
+            return True
+        kind, now = (record.name, record.lineno, record.levelname), self._clock()
+        if now - self._last.get(kind, -math.inf) < self._seconds:
+            return False
+        self._last[kind] = now
+        return True
 
 
 def _clean(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -113,6 +113,9 @@ class StreamTelemetry:
         """
         silent = not lags and self._partitions > 0
         self._metrics.dependency("kafka", not silent, f"{self._consumer} lag")
+        self._health.problem(
+            f"kafka {self._consumer}".strip(), "does not tell how far we are behind" if silent else None
+        )
         if not silent:
             self._metrics.lag(lags, oldest_seconds, self._consumer)
 
