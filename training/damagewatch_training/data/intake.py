@@ -58,6 +58,9 @@ class Intake:
     def take(self, found: Found) -> None:
         """Takes a photo with its labels, or reports why not."""
         name = _text(self.prefix + found.name, 480)
+        if isinstance(found.source, Path) and found.source.resolve().is_relative_to(self.folder.resolve()):
+            self.report.add(Trouble.PHOTO_TWICE, name, "lies in the data set itself; left out")
+            return
         content = self._content(found, name)
         if content is None:
             return

@@ -38,6 +38,8 @@ LARGEST = 0.12
 _MARGIN = 0.35
 """Of panel around the damage, in its own sizes, that is taken along and blended."""
 _PLACES = 48
+_SEEN = 12
+"""Grey levels by which the clearest twentieth of a spliced damage changes the place."""
 _UNEVEN = 7.0
 """Lab units: a place further from smooth shading holds an edge, a lamp, the road."""
 _OTHER_COLOUR = 45.0
@@ -154,6 +156,10 @@ def _spliced(
     if corner is None:
         return None
     blended, shifted = blend(patch, target, corner)
+    inside = outlines.filled(shifted, width, height) > 0
+    change = np.abs(blended.astype(np.int16) - target).max(axis=2)[inside]
+    if not inside.any() or np.percentile(change, 95) < _SEEN:  # black on black, white on white
+        return None
     kept = [
         DamageEntry(**(one.model_dump() | {"id": f"{name}#{index}", "photo": name, "damage": None}))
         for index, one in enumerate((_scaled(one, second.scale) for one in there), 2)
