@@ -41,7 +41,7 @@ KEEP = Path("runs/kept")
 def evaluate_stream(
     root: Data,
     folder: Folder = MODELS,
-    count: Annotated[int, typer.Option("--photos", help="Distinct photos of a draw.", min=2)] = 2500,
+    count: Annotated[int, typer.Option("--photos", help="Distinct photos of a draw, at most.", min=2)] = 2500,
     rate: Annotated[float, typer.Option(help="Returns for each photo.", min=0.0001, max=1)] = 0.003,
     draws: Annotated[int, typer.Option(help="Streams drawn.", min=1)] = 20,
     mirrored: Annotated[
@@ -77,7 +77,7 @@ def evaluate_stream(
     pairs = [*sources.pairs(root), *(pair for path in known for pair in _judged(path))]
     photos = {photo.name: photo for photo in sources.without_leaks(_all_photos(root), set(), pairs)}
     if count > len(photos):
-        raise typer.BadParameter(f"there are {len(photos)} distinct photos", param_hint="--photos")
+        note(f"only {len(photos)} photos are distinct: each draw has all of them")
     if earlier is None:
         asked = _asked(
             list(photos.values()), folder, draws * max(1, round(rate * count)), mirrored, keep, threads, seed
