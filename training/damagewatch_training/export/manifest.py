@@ -7,9 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from damagewatch_training.detector import train as detector
-from damagewatch_training.embedder import train as embedder
-from damagewatch_training.export import local_features
+import onnx
 
 POLYGONS = {
     "name": "damage-polygons",
@@ -47,7 +45,7 @@ PARTS_OF_MANIFEST: dict[str, dict[str, Any]] = {
     "detector": {
         "name": "fpn-efficientnet-lite0",
         "file": "detector.onnx",
-        "input": {"size": detector.SIZE, "mean": [0.5] * 3, "std": [0.5] * 3},
+        "input": {"mean": [0.5] * 3, "std": [0.5] * 3},
         "classes": {"type": ["scratch", "dent", "broken"], "severity": ["minor", "moderate", "severe"]},
         "thresholds": {"damage": 0.5, "min_area": 0.0002},
         "data": [POLYGONS, IMAGENET],
@@ -56,11 +54,7 @@ PARTS_OF_MANIFEST: dict[str, dict[str, Any]] = {
     "embedder": {
         "name": "osnet-x1-0",
         "file": "embedder.onnx",
-        "input": {
-            "size": embedder.SIZE,
-            "mean": list(embedder.MEAN),
-            "std": list(embedder.STD),
-        },
+        "input": {"mean": [0.5] * 3, "std": [0.5] * 3},
         "dimension": 512,
         "data": [POLYGONS, PARTS, SEVERITY, SSCD],
         "notes": "Takes a mirrored window for the window itself; the verifier tells them apart.",
@@ -68,7 +62,7 @@ PARTS_OF_MANIFEST: dict[str, dict[str, Any]] = {
     "local_features": {
         "name": "xfeat",
         "file": "xfeat.onnx",
-        "input": {"size": local_features.SIZE, "mean": [0.0], "std": [1.0]},
+        "input": {"mean": [0.0], "std": [1.0]},
         "keypoints": 512,
         "data": [XFEAT],
         "notes": "Raw maps; key points are chosen by the service.",
@@ -79,8 +73,8 @@ PARTS_OF_MANIFEST: dict[str, dict[str, Any]] = {
 def write(folder: Path, version: str) -> None:
     """Writes `folder`/manifest.json with the hashes of the files there.
 
-    Thresholds and quality that an earlier manifest gives are kept, figures only while the file is the same; so is
-    the calibration.
+    Thresholds, statistics and quality that an earlier manifest gives are kept while the file is the same; so is the
+    calibration.
     """
     path = folder / "manifest.json"
     earlier = json.loads(path.read_text()) if path.exists() else {}
@@ -89,12 +83,23 @@ def write(folder: Path, version: str) -> None:
         sha256 = hashlib.sha256((folder / str(entry["file"])).read_bytes()).hexdigest()
         before = earlier.get(part, {})
         same = before.get("sha256") == sha256
-        manifest[part] = entry | {"sha256": sha256, "quality": before.get("quality", {}) if same else {}}
-        if same and "thresholds" in before:
-            manifest[part]["thresholds"] = before["thresholds"]
+        manifest[part] = entry | {
+            "input": entry["input"] | {"size": _side(folder / entry["file"])},
+            "sha256": sha256,
+            "quality": before.get("quality", {}) if same else {},
+        }
+        for kept in ("thresholds", "statistics"):
+            if same and kept in before:
+                manifest[part][kept] = before[kept]
     if "calibration" in earlier:
         manifest["calibration"] = earlier["calibration"]
     path.write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def _side(path: Path) -> int:
+    """Height and width of the square that a model takes."""
+    image = onnx.load(str(path), load_external_data=False).graph.input[0]
+    return int(image.type.tensor_type.shape.dim[2].dim_value)
 
 
 def update(folder: Path, part: str, values: dict[str, Any]) -> None:

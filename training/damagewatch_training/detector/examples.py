@@ -1,0 +1,277 @@
+"""What the detector is shown: photos and label maps, changed anew in each epoch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from damagewatch_training.data import dataset, sources
+from damagewatch_training.data.sources import SEVERITIES, Label, Photo
+from damagewatch_training.detector.losses import UNLABELLED
+from damagewatch_training.experiment import record
+
+GREY = 127
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """The photos that the detector learns from, by what is known of them."""
+
+    outlined: list[Photo]
+    """Damages outlined, of known type."""
+    coarse: list[Photo] = field(default_factory=list)
+    """Parts outlined that are damaged somewhere."""
+    graded: list[Photo] = field(default_factory=list)
+    """How badly the car is damaged: see `severity`."""
+    severity: Mapping[str, int] = field(default_factory=dict)
+    """Of graded photos, by name: 0 to 2."""
+
+    def split(self, share: float) -> tuple[Examples, list[Photo]]:
+        """Without the `share` of the outlined photos that a hash of their names picks, and these."""
+        picked = {
+            photo.name
+            for photo in self.outlined
+            if int(hashlib.sha256(photo.name.encode()).hexdigest()[:8], 16) < share * 2**32
+        }
+        kept = [photo for photo in self.outlined if photo.name not in picked]
+        held_out = [photo for photo in self.outlined if photo.name in picked]
+        return replace(self, outlined=kept), held_out
+
+
+def gather(root: Path) -> Examples:
+    """What there is to learn from below `root`: data that was imported, or the folders of `data.sources`.
+
+    Of imported data the photos of the split "train" count. A photo's grade is its attribute `severity`.
+
+    Raises:
+        DataRefusedError: the data makes no sense.
+    """
+    if dataset.is_dataset(root):
+        loaded = dataset.load(root)
+        photos = loaded.labelled("train")
+        grades = {photo.name: photo.attributes.get("severity") for photo in loaded.photos}
+    else:
+        allowed = {photo.name for photo in sources.training_photos(root)}
+        graded = sources.severity(root, "train")
+        photos = [*sources.damage_polygons(root, "train"), *sources.damaged_parts(root), *graded]
+        photos = [photo for photo in photos if photo.name in allowed]
+        grades = {photo.name: photo.path.parent.name for photo in graded}
+    severity = {name: SEVERITIES.index(grade) for name, grade in grades.items() if grade in SEVERITIES}
+    return Examples(
+        outlined=[photo for photo in photos if _outlined(photo)],
+        coarse=[photo for photo in photos if photo.labels and not _outlined(photo)],
+        graded=[photo for photo in photos if photo.name in severity],
+        severity=severity,
+    )
+
+
+def validation(root: Path) -> list[Photo]:
+    """The photos with outlined damages of the split "val" below `root`: figures are measured on these."""
+    if dataset.is_dataset(root):
+        return [photo for photo in dataset.load(root).labelled("val") if photo.labels]
+    return sources.damage_polygons(root, "val")
+
+
+def hash_of(root: Path) -> str:
+    """Of all data below `root` that decides what is learned."""
+    if dataset.is_dataset(root):
+        return dataset.load(root).sha256
+    listed = [*root.glob("*/*.json"), *root.glob("*.csv")]
+    return record.data_sha256({str(path.relative_to(root)): path for path in listed})
+
+
+def _outlined(photo: Photo) -> bool:
+    return bool(photo.labels) and all(label.type is not None and label.polygons for label in photo.labels)
+
+
+def letterbox(image: Image, size: int, margin: int = GREY) -> Image:
+    """The whole image in the top left of a square of `size`, as the service does it."""
+    height, width = image.shape[:2]
+    scale = size / max(height, width)
+    wide, high = max(1, round(width * scale)), max(1, round(height * scale))
+    out = np.full((size, size, *image.shape[2:]), margin, np.uint8)
+    shrink = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    out[:high, :wide] = cv2.resize(image, (wide, high), interpolation=shrink)
+    return out
+
+
+def label_map(photo: Photo, height: int, width: int) -> Image:
+    """uint8 (H, W, 3): damaged (255 or 0), type and severity (UNLABELLED where there is none)."""
+    labels = np.zeros((height, width, 3), np.uint8)
+    labels[..., 1:] = UNLABELLED
+    # The largest first, so that a scratch on a dented door is not lost.
+    for label in sorted(photo.labels, key=lambda label: -label.box.area):
+        draw(labels, label, np.eye(2, 3))
+    return labels
+
+
+def draw(labels: Image, label: Label, placement: NDArray[np.floating]) -> None:
+    """Draws a label into a label map, its polygons moved by the 2 x 3 matrix `placement`."""
+    polygons = [
+        np.rint(polygon @ placement[:, :2].T + placement[:, 2]).astype(np.int32) for polygon in label.polygons
+    ]
+    kinds = (UNLABELLED if kind is None else kind for kind in (label.type, label.severity))
+    cv2.fillPoly(labels, polygons, (255, *kinds))
+
+
+class Photos(Dataset[tuple[Tensor, Tensor, int]]):
+    """Items of one size: uint8 (3, S, S) RGB, uint8 (3, S, S) label map, the photo's severity or UNLABELLED.
+
+    Args:
+        photos: of one kind.
+        severity: of graded photos, by name.
+        size: side in pixels that the detector is run at.
+        crop: side S of the items.
+        whole: show whole photos, not crops of damages.
+        spliced: share of the photos that get damages of other photos.
+        seed: all chance comes from it and the index.
+    """
+
+    def __init__(
+        self,
+        photos: list[Photo],
+        severity: Mapping[str, int],
+        size: int,
+        crop: int,
+        *,
+        whole: bool,
+        spliced: float,
+        seed: tuple[int, ...],
+    ) -> None:
+        self.photos = photos
+        self.severity = severity
+        self.size = size
+        self.crop = crop
+        self.whole = whole
+        self.spliced = spliced
+        self.seed = seed
+        self.damages = [
+            (i, label) for i, photo in enumerate(photos) for label in photo.labels if label.type is not None
+        ]
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
+        severity = self.severity.get(self.photos[index].name, UNLABELLED)
+        rng = np.random.default_rng([*self.seed, index])
+        photo = self.photos[index].read()
+        labels = label_map(self.photos[index], *photo.shape[:2])
+        if self.damages and rng.random() < self.spliced:
+            for _ in range(rng.integers(1, 3)):
+                source, label = self.damages[rng.integers(len(self.damages))]
+                photo = splice(photo, labels, self.photos[source].read(), label, rng)
+        matrix = _placement(labels[..., 0], self.crop, self.size, self.whole, rng)
+        size = (self.crop, self.crop)
+        image = cv2.warpAffine(photo, matrix, size, flags=cv2.INTER_LINEAR, borderValue=(GREY,) * 3)
+        nothing = (0, UNLABELLED, UNLABELLED)
+        placed = cv2.warpAffine(labels, matrix, size, flags=cv2.INTER_NEAREST, borderValue=nothing)
+        image = _other_camera(np.asarray(image, np.uint8), rng)
+        pixels = np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))
+        placed = np.ascontiguousarray(placed.transpose(2, 0, 1))
+        return torch.from_numpy(pixels), torch.from_numpy(placed), severity
+
+
+def splice(photo: Image, labels: Image, source: Image, label: Label, rng: np.random.Generator) -> Image:
+    """`photo` with the damage `label` of `source` somewhere; draws it into `labels`.
+
+    The damage keeps its contrast and takes the colour of where it lands; its border fades over a tenth of its size.
+    """
+    height, width = photo.shape[:2]
+    if max(label.box.width / width, label.box.height / height) > 0.4:
+        return photo  # there is hardly an undamaged place for it
+    scale, angle = np.exp(rng.uniform(-0.4, 0.4)), rng.uniform(-25, 25)
+    turn = np.asarray(cv2.getRotationMatrix2D(label.box.centre, angle, scale), np.float64)
+    if rng.random() < 0.5:
+        turn = np.array([[-1.0, 0, 0], [0, 1, 0]]) @ np.vstack([turn, [0.0, 0, 1]])
+    to = np.array([rng.uniform(0.2, 0.8) * width, rng.uniform(0.25, 0.8) * height])
+    turn[:, 2] += to - (turn[:, :2] @ np.array(label.box.centre) + turn[:, 2])
+    alone = np.zeros((height, width, 3), np.uint8)
+    draw(alone, label, turn)
+    mask = alone[..., 0]
+    if not mask.any() or (labels[..., 0] & mask).any():
+        return photo
+    x, y, wide, high = cv2.boundingRect(mask)
+    margin = max(8, max(wide, high) // 4)
+    x0, y0 = max(0, x - margin), max(0, y - margin)
+    x1, y1 = min(width, x + wide + margin), min(height, y + high + margin)
+    part = slice(y0, y1), slice(x0, x1)
+    turn[:, 2] -= [x0, y0]
+    cut = cv2.warpAffine(
+        source, turn, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+    )
+    reach = max(2.0, 0.1 * max(x1 - x0, y1 - y0))
+    grown = cv2.dilate(mask[part], np.ones((3, 3), np.uint8), iterations=max(1, round(reach)))
+    fade = cv2.GaussianBlur(grown.astype(np.float32) / 255, (0, 0), reach / 2)[..., None]
+    around = (grown > 0) & (mask[part] == 0)
+    here = photo[part].astype(np.float32)
+    there = cut.astype(np.float32)
+    if around.any():
+        there += here[around].mean(0) - there[around].mean(0)
+    out = photo.copy()
+    out[part] = np.clip(here + fade * (there - here), 0, 255).astype(np.uint8)
+    draw(labels[part], label, turn)
+    return out
+
+
+def _placement(
+    damaged: Image, crop: int, run_at: int, whole: bool, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Photo to crop: scaled, turned, mirrored, and mostly put where a damage is."""
+    height, width = damaged.shape
+    middle = np.array([width / 2, height / 2])
+    if whole:
+        size = crop / max(height, width) * np.exp(rng.uniform(np.log(0.8), np.log(1.25)))
+    else:
+        size = run_at / max(height, width) * np.exp(rng.uniform(np.log(0.6), np.log(1.6)))
+    aspect = np.exp(rng.normal(0, 0.1))
+    angle = np.deg2rad(rng.normal(0, 6))
+    flip = rng.choice([-1, 1])
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = turn @ np.diag([flip * size * aspect, size / aspect])
+    rows, columns = np.nonzero(damaged[::2, ::2])
+    if whole:
+        focus, spread = middle, 0.08
+    elif len(rows) and rng.random() < 0.75:
+        pick = rng.integers(len(rows))
+        focus, spread = np.array([columns[pick] * 2.0, rows[pick] * 2.0]), 0.35
+    else:
+        focus, spread = np.array([rng.uniform(0, width), rng.uniform(0, height)]), 0.3
+    if crop >= run_at and not whole:
+        focus = middle + 0.25 * (focus - middle)
+    at = crop / 2 + rng.uniform(-spread, spread, 2) * crop
+    return np.column_stack([linear, at - linear @ focus])
+
+
+def _other_camera(image: Image, rng: np.random.Generator) -> Image:
+    """Exposure, contrast, saturation, hue, blur, noise and JPEG of some other camera."""
+    out = image.astype(np.float32)
+    if rng.random() < 0.8:
+        out = (out - 127) * np.exp(rng.normal(0, 0.2)) + 127 + rng.normal(0, 20)
+        grey = out.mean(2, keepdims=True)
+        out = grey + (out - grey) * np.exp(rng.normal(0, 0.3))
+        out *= np.exp(rng.normal(0, 0.06, 3)).astype(np.float32)
+    if rng.random() < 0.1:
+        out = np.repeat(out.mean(2, keepdims=True), 3, 2)
+    if rng.random() < 0.3:
+        out = np.asarray(cv2.GaussianBlur(out, (0, 0), rng.uniform(0.3, 1.5)), np.float32)
+    if rng.random() < 0.3:
+        out += rng.normal(0, rng.uniform(2, 12), out.shape).astype(np.float32)
+    changed = np.clip(out, 0, 255).astype(np.uint8)
+    if rng.random() < 0.2:
+        changed = np.ascontiguousarray(changed[..., rng.permutation(3)])  # another paint
+    if rng.random() < 0.4:
+        _, stored = cv2.imencode(".jpg", changed, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))])
+        changed = np.asarray(cv2.imdecode(stored, cv2.IMREAD_COLOR), np.uint8)
+    return changed

@@ -1,0 +1,1 @@
+"""Local features: XFeat, fine-tuned on photos taken again."""
