@@ -78,6 +78,8 @@ def test_from_labels_to_crops_and_views(claims: Path, tmp_path: Path) -> None:
     assert len(dataset.load(tmp_path / "views").photos) == 4
     assert code(run("encode", tmp_path / "views", "--clean", "--out", tmp_path / "named")) == 0
     assert len(list((tmp_path / "named").glob("*_*.jpg"))) == 4
+    assert code(run("encode", tmp_path / "views", "--split", "val", "--out", tmp_path / "val")) == 0
+    assert len(list((tmp_path / "val").glob("*_*.jpg"))) == 2
     assert code(run("encode", data, "--clean", "--out", tmp_path / "nothing")) == 1
     assert code(run("export-coco", data, data / "coco.json")) == 0
     again = run("import", "coco", data / "coco.json", "--out", tmp_path / "again")

@@ -29,6 +29,7 @@ Dataset = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.", file_okay=False, show_default=False)]
+Only = Annotated[str, typer.Option("--split", help="Only photos of this split.")]
 Context = Annotated[float, typer.Option(help="The crop's sides over the damage's.", min=1, max=20)]
 
 
@@ -49,6 +50,7 @@ def crop(
         int, typer.Option(help="Instead, so many crops of each labelled photo that touch no damage.", min=0)
     ] = 0,
     context: Context = 4.0,
+    only: Only = "",
     seed: Seed = 1,
 ) -> None:
     """Cut damages out, with a table and contact sheets to look through.
@@ -64,7 +66,7 @@ def crop(
     """
     if detector is not None and undamaged:
         raise Failure("either --detector or --undamaged", 2)
-    data = dataset.load(folder)
+    data = dataset.load(folder).of_split(only)
     with output.progress() as bar:
         task = bar.add_task("cropping", total=len(data.photos))
 
@@ -93,14 +95,15 @@ def encode_names(
         bool, typer.Option("--clean", help="Leave out near-copies, then damages with one crop.")
     ] = False,
     context: Context = 4.0,
+    only: Only = "",
 ) -> None:
     """Write a crop of each damage from each photo, named damageid_imageid.jpg.
 
     Example:
 
-      damagewatch-train data encode data --clean --out crops
+      damagewatch-train data encode data --split train --clean --out crops
     """
-    data = dataset.load(folder)
+    data = dataset.load(folder).of_split(only)
     with output.progress("damages") as bar:
         task = bar.add_task("encoding", total=len({damage.physical for damage in data.damages}))
         result = encode.encode(data, out, context, clean=clean, told=lambda: bar.advance(task))
@@ -189,7 +192,7 @@ def rephotograph(
         float, typer.Option(help="0: as it is; 1: clearly another photo.", min=0, max=2)
     ] = 1.0,
     mirrored: Annotated[float, typer.Option(help="Share of views that are mirrored.", min=0, max=1)] = 0.0,
-    only: Annotated[str, typer.Option("--split", help="Only photos of this split.")] = "",
+    only: Only = "",
     workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.", min=1)] = None,
     seed: Seed = 1,
 ) -> None:
@@ -228,7 +231,7 @@ def splice_damages(
             file_okay=False,
         ),
     ] = None,
-    only: Annotated[str, typer.Option("--split", help="Only photos of this split.")] = "",
+    only: Only = "",
     seed: Seed = 1,
 ) -> None:
     """Blend damages onto other cars.

@@ -175,6 +175,16 @@ class Dataset:
             if split is None or photo.split == split
         ]
 
+    def of_split(self, split: str) -> Dataset:
+        """The photos of a split (empty: all), with their damages and pairs."""
+        if not split:
+            return self
+        photos = tuple(photo for photo in self.photos if photo.split == split)
+        names = {photo.name for photo in photos}
+        damages = tuple(damage for damage in self.damages if damage.photo in names)
+        pairs = tuple(pair for pair in self.pairs if {pair.a, pair.b} <= names)
+        return Dataset(self.folder, photos, damages, pairs)
+
     def judged(self) -> list[Pair]:
         """The pairs."""
         return [Pair(pair.a, pair.b, pair.verdict) for pair in self.pairs]

@@ -109,7 +109,7 @@ def training_photos(root: Path) -> list[Photo]:
 
 def without_leaks(photos: Iterable[Photo], held_out: set[str], known: Iterable[Pair]) -> list[Photo]:
     """Keeps the first of each group that `known` links as the same, of groups without a held-out photo."""
-    group = _groups(known)
+    group = groups(known)
     closed = {group[name] for name in held_out if name in group}
     kept = []
     for photo in photos:
@@ -130,7 +130,7 @@ def _typed(label: Label) -> bool:
     return label.type is not None or label.severity is not None
 
 
-def _groups(known: Iterable[Pair]) -> dict[str, str]:
+def groups(known: Iterable[Pair]) -> dict[str, str]:
     """Each linked name with one name that stands for its connected component."""
     links: dict[str, set[str]] = defaultdict(set)
     for pair in known:
