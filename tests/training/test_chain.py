@@ -146,11 +146,11 @@ def test_figures_of_copies() -> None:
     said = [
         copies.Altered("a", "mirrored", told("x", "a", mirrored=True)),
         copies.Altered("b", "mirrored", told("x", "b")),
-        copies.Altered("c", "mirrored", None),
+        copies.Altered("c", "mirrored", None, "candidate"),
     ]
-    assert copies.figures(said) == {
-        "mirrored": {"photos": 3, "alerted": 0.6667, "duplicate_photo": 0.0, "said_mirrored": 0.5}
-    }
+    figures = copies.figures(said)["mirrored"]
+    assert (figures["photos"], figures["alerted"], figures["said_mirrored"]) == (3, 0.6667, 0.5)
+    assert (figures["lost_candidate"], figures["lost_judgement"]) == (1, 0)
 
 
 def test_a_pair_is_alerted_whichever_photo_tells() -> None:

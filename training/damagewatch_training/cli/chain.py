@@ -23,7 +23,7 @@ from damagewatch_training.data import sources
 from damagewatch_training.data.sources import SAME, Pair, Photo
 from damagewatch_training.evaluate import copies, known_pairs, page, stream
 from damagewatch_training.evaluate.alterations import KINDS
-from damagewatch_training.evaluate.chain import Told, open_chain, readers, wider
+from damagewatch_training.evaluate.chain import STAGES, Told, open_chain, readers, wider
 from damagewatch_training.evaluate.page import Image
 
 Keep = Annotated[
@@ -195,7 +195,14 @@ def evaluate_copies(
         sent = copies.copies(chain, photos, originals, seed)
         said = _told(sent, len(photos) * len(KINDS), "sending in again")
     figures = copies.figures(said)
-    columns = ("kind", "photos", "alerted", "duplicate_photo", "said_mirrored")
+    columns = (
+        "kind",
+        "photos",
+        "alerted",
+        "duplicate_photo",
+        "said_mirrored",
+        *(f"lost_{s}" for s in STAGES),
+    )
     rows: list[Sequence[str | float]] = [
         (kind, *(values[column] for column in columns[1:])) for kind, values in figures.items()
     ]
@@ -204,7 +211,8 @@ def evaluate_copies(
     missed = [one for one in said if one.found is None or one.found.mirrored != (one.kind == "mirrored")]
     shown = page.sheet(
         (
-            f"{one.kind}: {one.photo}" + ("" if one.found is None else " (told mirrored the wrong way)"),
+            f"{one.kind}: {one.photo}: "
+            + (f"lost at {one.lost}" if one.lost else "told mirrored the wrong way"),
             (by_name[one.photo].read(), decode(copies.altered(by_name[one.photo], one.kind, seed)).image),
         )
         for one in missed[:200]

@@ -16,6 +16,7 @@ from damagewatch.index import collection_name
 from damagewatch.index.edge import EdgeIndex
 from damagewatch.pipeline.intake import Seen
 from damagewatch.pipeline.recognition import Options, Recognition
+from damagewatch.vision import decide
 from damagewatch.vision.models import Models
 from damagewatch.vision.perceive import Perceived, Perception
 from damagewatch_training.data.sources import Photo
@@ -25,6 +26,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 TENANT = "evaluation"
+STAGES = ("candidate", "geometry", "judgement")
+"""At which a photo can be lost that was seen well, in the order in which it passes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,21 @@ class Chain:
     def candidates(self, perceived: Perceived) -> set[str]:
         """Names of the photos that are verified for a photo."""
         return {near.candidate.photo.photo_id for near in self._recognition.nearest(perceived)}
+
+    def lost(self, asking: Perceived, original: Perceived, mirrored: bool) -> str:
+        """The stage at which a photo that should have found `original` did not.
+
+        `candidate`: the original was not among the photos that are verified. `geometry`: no pair of their damages has
+        a homography. `judgement`: one had, and the verdict was no.
+        """
+        if original.photo.photo_id not in self.candidates(asking):
+            return "candidate"
+        for query in asking.sightings:
+            turned = asking.mirrored(query) if mirrored else query
+            for match in original.sightings:
+                if decide.compared(turned, match, mirrored) is not None:
+                    return "judgement"
+        return "geometry"
 
 
 @contextmanager

@@ -9,16 +9,20 @@ import numpy as np
 
 from damagewatch_training.data.sources import Photo
 from damagewatch_training.evaluate.alterations import KINDS, jpeg
-from damagewatch_training.evaluate.chain import Chain, Told
+from damagewatch_training.evaluate.chain import STAGES, Chain, Told
 
 
 @dataclass(frozen=True, slots=True)
 class Altered:
-    """An altered picture and what was said of it. `found` is the alert that names its original, if any."""
+    """An altered picture and what was said of it.
+
+    `found` is the alert that names its original; without one, `lost` is the stage that lost it (`Chain.lost`).
+    """
 
     photo: str
     kind: str
     found: Told | None
+    lost: str = ""
 
 
 def altered(photo: Photo, kind: str, seed: int) -> bytes:
@@ -46,11 +50,18 @@ def copies(
     for name, alerts in chain.ask(sent):
         photo, kind = asked[name]
         right = [told for told in alerts if told.match in originals[photo.name]]
-        yield Altered(photo.name, kind, max(right, key=lambda told: told.probability, default=None))
+        if right:
+            yield Altered(photo.name, kind, max(right, key=lambda told: told.probability))
+        else:
+            original = chain.look(photo.name, photo.path.read_bytes())
+            sent_in = chain.look(name, altered(photo, kind, seed))
+            yield Altered(photo.name, kind, None, chain.lost(sent_in, original, kind == "mirrored"))
 
 
 def figures(said: Sequence[Altered]) -> dict[str, dict[str, float]]:
-    """By kind: `photos`, the share `alerted`, and of these the shares `duplicate_photo` and `said_mirrored`."""
+    """By kind: `photos`, the share `alerted`, of these the shares `duplicate_photo` and `said_mirrored`; and how many
+    were lost by each stage.
+    """
     result = {}
     for kind in KINDS:
         of_kind = [one for one in said if one.kind == kind]
@@ -61,6 +72,7 @@ def figures(said: Sequence[Altered]) -> dict[str, dict[str, float]]:
                 "alerted": round(len(found) / len(of_kind), 4),
                 "duplicate_photo": _share([told.kind == "DUPLICATE_PHOTO" for told in found]),
                 "said_mirrored": _share([told.mirrored for told in found]),
+                **{f"lost_{stage}": sum(one.lost == stage for one in of_kind) for stage in STAGES},
             }
     return result
 

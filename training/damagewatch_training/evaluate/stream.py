@@ -14,17 +14,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from damagewatch.domain import DamageType, Sighting
 from damagewatch.synthesis.rephotograph import Rephotograph, rephotograph
-from damagewatch.vision import decide
 from damagewatch_training.data import windows
 from damagewatch_training.data.dataset import DataRefusedError
 from damagewatch_training.data.sources import Photo
-from damagewatch_training.evaluate.chain import Chain, Told
+from damagewatch_training.evaluate.chain import STAGES, Chain, Told
 
 STRENGTH = (0.5, 1.2)
 """Of a return's rephotograph: see `damagewatch.synthesis.rephotograph`."""
-
-STAGES = ("detect", "candidate", "geometry", "judgement")
-"""Where a return can be lost, in the order in which it passes them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,26 +54,19 @@ def lost(chain: Chain, original: Return) -> str:
     """The stage that lost a return which was not alerted.
 
     `detect`: no damage found in the one photo lies where one was found in the other, so that only whole photos could
-    speak. `candidate`: the original was not among the photos that are verified. `geometry`: no pair of their damages
-    has a homography. `judgement`: one had, and the verdict was no.
+    speak. The others are those of `Chain.lost`.
     """
     first = chain.look(original.photo.name, original.photo.path.read_bytes())
     second = chain.look(original.name, original.taken.encoded())
-    pairs = [(query, match) for query in second.sightings for match in first.sightings]
     damages = [
         (query, match)
-        for query, match in pairs
+        for query in second.sightings
+        for match in first.sightings
         if DamageType.WHOLE not in {query.damage.type, match.damage.type}
     ]
     if not any(_one_place(query, match, original) for query, match in damages):
         return "detect"
-    if original.photo.name not in chain.candidates(second):
-        return "candidate"
-    for query, match in pairs:
-        asked = second.mirrored(query) if original.mirrored else query
-        if decide.compared(asked, match, original.mirrored) is not None:
-            return "judgement"
-    return "geometry"
+    return chain.lost(second, first, original.mirrored)
 
 
 def _one_place(query: Sighting, match: Sighting, original: Return) -> bool:
@@ -199,4 +188,4 @@ def _spread(values: Sequence[float]) -> list[float]:
 def losses(stages: Sequence[str]) -> dict[str, int]:
     """How many returns each stage lost."""
     count = Counter(stages)
-    return {stage: count[stage] for stage in STAGES}
+    return {stage: count[stage] for stage in ("detect", *STAGES)}
