@@ -283,6 +283,8 @@ class Signals:
     distinctness: float = 0.0
     """How seldom features like the matched ones agree on different cars, 0 to 1: wheels, lamps and backgrounds
     low, the irregular marks of a damage high. 0 where none were matched."""
+    whole: bool = False
+    """Whether one of the two is a whole photo, not a detected damage: look-alikes then agree in more."""
 
 
 @dataclass(frozen=True, slots=True)

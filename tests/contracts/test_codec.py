@@ -87,6 +87,7 @@ signals = st.builds(
     overlap=shares,
     hash_distance=st.integers(0, 64),
     distinctness=shares,
+    whole=st.booleans(),
 )
 alerts = st.builds(
     domain.Alert,
@@ -192,7 +193,7 @@ ALERT = domain.Alert(
     mirrored=False,
     query=side("C-2"),
     match=side("C-1"),
-    signals=domain.Signals(0.5, 40, 20, 0.25, 0.75, 1.0, 0, 0.5),
+    signals=domain.Signals(0.5, 40, 20, 0.25, 0.75, 1.0, 0, 0.5, True),
     models={"embedder": "osnet-1"},
     decided_at=datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC),
     homography=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
@@ -237,6 +238,7 @@ class TestJsonNames:
                 "overlap": 1.0,
                 "hashDistance": 0,
                 "distinctness": 0.5,
+                "whole": True,
             },
             "models": {"embedder": "osnet-1"},
             "decidedAt": "2026-01-02T03:04:06Z",

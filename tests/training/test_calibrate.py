@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-pytest.importorskip("scipy", reason="the extra `train` is not installed")
+pytest.importorskip("sklearn", reason="the extra `train` is not installed")
 
+from damagewatch_training.calibrate import evidence, reliability, telling
 from damagewatch_training.calibrate import fit as calibrate
 from damagewatch_training.data.sources import Pair, Photo
 
@@ -42,6 +46,13 @@ def test_a_signal_that_speaks_the_wrong_way_is_left_out() -> None:
     assert weights[1] == 0
 
 
+def test_a_signal_without_a_sign_is_left_out() -> None:
+    x, y = sample([1.0, 1.0], 0.0)
+    weights, _ = calibrate.monotone_logistic(x, y, np.ones(len(y)), (1, 0))
+    assert weights[0] > 0.5
+    assert weights[1] == 0
+
+
 def test_penalty_shrinks() -> None:
     x, y = sample([1.0], 0.0)
     free, _ = calibrate.monotone_logistic(x, y, np.ones(len(y)), (1,), penalty=0.0)
@@ -53,6 +64,97 @@ def test_photos_of_telling_pairs_are_a_third() -> None:
     photos = [Photo(str(number), path=None) for number in range(100)]  # type: ignore[arg-type]
     known = [Pair(str(number), str(number + 1), "diff") for number in range(0, 80, 2)]
     known.append(Pair("98", "99", "copy"))
-    chosen = [int(photo.name) for photo in calibrate.choose(photos, known, 30, seed=0)]
+    chosen = [int(photo.name) for photo in evidence.choose(photos, known, 30, seed=0)]
     assert len(set(chosen)) == 30
     assert sum(number < 80 for number in chosen) == 10
+
+
+def told(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Probabilities, what is true in just so many of a hundred, and weights."""
+    rng = np.random.default_rng(seed)
+    probability = rng.random(count)
+    return probability, rng.random(count) < probability, rng.uniform(0.1, 3, count)
+
+
+def test_a_probability_that_means_what_it_says_has_no_calibration_error() -> None:
+    probability, same, weight = told(200_000)
+    bins = reliability.bins(probability, same, weight)
+    assert reliability.expected_calibration_error(bins) < 0.01
+    assert sum(one.pairs for one in bins) == len(probability)
+    assert sum(one.share for one in bins) == pytest.approx(1)
+    assert all(one.least <= one.said <= one.most for one in bins)
+
+
+def test_calibration_error_by_hand() -> None:
+    probability = np.array([0.05, 0.05, 0.95, 0.95])
+    same = np.array([False, True, True, True])
+    weight = np.array([3.0, 1.0, 2.0, 2.0])
+    bins = reliability.bins(probability, same, weight)
+    assert [(one.pairs, one.true) for one in bins] == [(2, 0.25), (2, 1.0)]
+    assert reliability.expected_calibration_error(bins) == pytest.approx(0.5 * 0.2 + 0.5 * 0.05)
+    scores = reliability.scores(probability, same, weight)
+    assert scores["brier"] == pytest.approx((3 * 0.05**2 + 0.95**2 + 4 * 0.05**2) / 8, abs=1e-6)
+    expected = -(3 * np.log(0.95) + np.log(0.05) + 4 * np.log(0.95)) / 8
+    assert scores["log_loss"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_certain_and_wrong_is_finite() -> None:
+    found = reliability.scores(np.array([0.0, 1.0]), np.array([True, False]), np.ones(2))
+    assert np.isfinite(found["log_loss"])
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.99])
+def test_recall_at_precision_is_that_of_trying_every_threshold(level: float) -> None:
+    probability, same, weight = told(300, seed=5)
+    probability = probability.round(2)  # with ties
+    best = 0.0
+    for threshold in np.unique(probability):
+        above = probability >= threshold
+        true = (weight * same)[above].sum()
+        if true >= level * weight[above].sum():
+            best = max(best, true / (weight * same).sum())
+    assert reliability.recall_at_precision(probability, same, weight, level) == pytest.approx(best, abs=1e-4)
+
+
+def test_the_plot_is_one_page_that_names_the_base_rate(tmp_path: Path) -> None:
+    bins = reliability.bins(*told(500))
+    reliability.write(tmp_path / "page.html", bins, {"brier": 0.1}, 0.0123, 0.5)
+    text = (tmp_path / "page.html").read_text()
+    assert "1.23%" in text
+    assert "<svg" in text
+    assert "<script" not in text
+    assert "http" not in text.replace("http-equiv", "")
+
+
+def matched(same: bool, count: int, seed: int, **more: object) -> evidence.Candidate:
+    """A pair whose matched features lean to one side where it is true, to the other where not."""
+    rng = np.random.default_rng(seed)
+    descriptors = rng.normal(size=(count, 64))
+    descriptors[:, 0] += 6 if same else -6
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    geometry = SimpleNamespace(descriptors=descriptors.astype(np.float32), inliers=count)
+    side = SimpleNamespace(photo=seed, window=None)
+    entry = {"kind": None, "verdict": None} | more
+    return evidence.Candidate(side, side, False, geometry, same=same, **entry)  # type: ignore[arg-type]
+
+
+def test_what_matches_falsely_is_learned_to_tell_little() -> None:
+    pairs = [matched(number % 2 == 0, 30, number) for number in range(40)]
+    found = telling.learned(pairs, seed=1)
+    true, false = matched(True, 200, 100), matched(False, 200, 101)
+    assert found.mean(true.geometry.descriptors) > 0.75
+    assert found.mean(false.geometry.descriptors) < 0.25
+    assert telling.learned(pairs, seed=1) == found
+
+
+def test_nothing_is_learned_from_pairs_that_may_be_one_car_nor_twice_from_one_window() -> None:
+    doubtful = matched(False, telling.DOUBTFUL, 1)
+    judged = matched(False, telling.DOUBTFUL, 2, verdict="diff")
+    once = matched(True, 20, 3)
+    descriptors, same = telling.matches([doubtful, judged, once, once], seed=0)
+    assert len(descriptors) == len(same) == telling.AT_MOST + 20
+    assert same.sum() == 20
+
+
+def test_too_few_matches_make_no_network() -> None:
+    assert telling.learned([matched(True, 30, 0), matched(False, 12, 1)], seed=0).hidden == 0

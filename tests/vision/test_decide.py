@@ -162,6 +162,7 @@ SIGNALS = st.builds(
     overlap=st.floats(0, 1),
     hash_distance=st.integers(0, 64),
     distinctness=st.floats(0, 1),
+    whole=st.booleans(),
 )
 
 

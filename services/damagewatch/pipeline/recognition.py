@@ -44,9 +44,6 @@ _COPY = 2.0
 
 Hit = TypeVar("Hit", Candidate, Copy)
 
-_MUCH = 40
-"""Inliers of two windows, from which on their photos have much in common."""
-
 _LEFTOVERS = 1000
 """Damages to come that a search looks past: a crash leaves fewer. A stream read again from its beginning has the
 whole index ahead of it; with 8,000 damages each search then took 3 s and 1 GB, and both grow with the index."""
@@ -71,6 +68,8 @@ class Options:
     """Photos among them that are verified."""
     pairs: int = 2
     """Pairs of damages that are verified for each of these photos; all, where these have much in common."""
+    much: int = 15
+    """Inliers of two windows, from which on their photos have much in common."""
     least_cosine: float = 0.42
     """Of two damages that are verified. Of 33 real pairs of photographs of one damage the least alike had 0.43,
     of 300 rephotographs 99 in 100 more than 0.53."""
@@ -311,7 +310,9 @@ class Recognition:
         registered: decide.Registered = {}
         first, others = pairs[: self._options.pairs], pairs[self._options.pairs :]
         matches = list(self._matches(perceived, first, known, registered))
-        if others and any(found is not None and len(found.points) >= _MUCH for found in registered.values()):
+        if others and any(
+            found is not None and len(found.points) >= self._options.much for found in registered.values()
+        ):
             known = self._index.complete([pair.candidate for pair in others])
             matches += self._matches(perceived, others, known, registered)
         return decide.most_telling(matches)

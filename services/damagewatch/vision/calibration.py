@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
@@ -69,30 +69,52 @@ class Thresholds(BaseModel):
     """Cosine from which a pair without geometry is SIMILAR_DAMAGE; None, the default: never."""
 
 
-class Calibration(BaseModel):
+class Logistic(BaseModel):
     """A logistic regression over standardised features: intercept + sum of coefficient * (x - mean) / scale.
 
-    The defaults were set by hand after real pairs, and serve until training fits better ones. `base_rate` is
-    the share of true pairs among the candidates to which the intercept is shifted.
+    The defaults were set by hand after real pairs, and serve until training fits better ones.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    features: tuple[str, ...] = FEATURES
     mean: tuple[FiniteFloat, ...] = (0.0,) * 8
     scale: tuple[Annotated[FiniteFloat, Field(gt=0)], ...] = (1.0,) * 8
     coefficients: tuple[FiniteFloat, ...] = (0.0, 0.1, 0.15, 3.0, 6.0, 0.0, 0.0, 0.0)
     intercept: FiniteFloat = -6.6
+
+    @model_validator(mode="after")
+    def _of_all_features(self) -> Self:
+        if {len(self.mean), len(self.scale), len(self.coefficients)} != {len(FEATURES)}:
+            raise ValueError(f"mean, scale and coefficients want {len(FEATURES)} values each")
+        return self
+
+    def of(self, signals: Signals) -> float:
+        """The probability, 0 to 1."""
+        terms = zip(self.coefficients, features(signals), self.mean, self.scale, strict=True)
+        logit = self.intercept + sum(c * (x - mean) / scale for c, x, mean, scale in terms)
+        if logit < 0:
+            return math.exp(max(logit, -700.0)) / (1 + math.exp(max(logit, -700.0)))
+        return 1 / (1 + math.exp(-logit))
+
+
+class Calibration(Logistic):
+    """What makes a probability of the signals: itself for two detected damages, `whole` where one is a whole photo.
+
+    Whole photos have a regression of their own (None: the same), since like cars in front of one background agree in
+    more than like damages do. `base_rate` is the share of true pairs, among those on which the probability decides,
+    for which both are fitted.
+    """
+
+    features: tuple[str, ...] = FEATURES
+    whole: Logistic | None = None
     base_rate: Probability = 0.003
     thresholds: Thresholds = Thresholds()
     distinctness: Distinctness = Distinctness()
 
     @model_validator(mode="after")
-    def _fits(self) -> Calibration:
+    def _knows_the_features(self) -> Self:
         if self.features != FEATURES:
             raise ValueError(f"features must be {', '.join(FEATURES)}, in this order")
-        if {len(self.mean), len(self.scale), len(self.coefficients)} != {len(FEATURES)}:
-            raise ValueError(f"mean, scale and coefficients want {len(FEATURES)} values each")
         return self
 
     @property
@@ -102,8 +124,4 @@ class Calibration(BaseModel):
 
     def probability(self, signals: Signals) -> float:
         """That both show the same damage, 0 to 1."""
-        terms = zip(self.coefficients, features(signals), self.mean, self.scale, strict=True)
-        logit = self.intercept + sum(c * (x - mean) / scale for c, x, mean, scale in terms)
-        if logit < 0:
-            return math.exp(max(logit, -700.0)) / (1 + math.exp(max(logit, -700.0)))
-        return 1 / (1 + math.exp(-logit))
+        return (self.whole if self.whole is not None and signals.whole else self).of(signals)

@@ -13,7 +13,7 @@ from damagewatch.vision.verify import Geometry, Registration, on_damages, regist
 MIN_FOCUS_INLIERS = 6
 """On and around the damages: a wheel and a lamp of another car agree as well."""
 MIN_WHOLE_ALIGNMENT = 0.55
-"""Of two whole photos: cars in front of one background share hundreds of inliers, and little else."""
+"""Where one is a whole photo: cars in front of one background share hundreds of inliers, and little else."""
 MAX_POINTS = 200
 
 _RANK = {AlertKind.SIMILAR_DAMAGE: 0, AlertKind.SAME_DAMAGE: 1, AlertKind.DUPLICATE_PHOTO: 2}
@@ -26,8 +26,9 @@ def measure(query: Sighting, match: Sighting, geometry: Geometry | None, calibra
     """The signals of a pair; zeros where there is no geometry."""
     cosine = max(-1.0, min(1.0, float(query.embedding @ match.embedding)))
     bits = hashing.distance(query.photo_hash, match.photo_hash)
+    whole = DamageType.WHOLE in {query.damage.type, match.damage.type}
     if geometry is None:
-        return Signals(cosine, 0, 0, 0.0, 0.0, 0.0, bits)
+        return Signals(cosine, 0, 0, 0.0, 0.0, 0.0, bits, whole=whole)
     return Signals(
         cosine=cosine,
         inliers=geometry.inliers,
@@ -37,6 +38,7 @@ def measure(query: Sighting, match: Sighting, geometry: Geometry | None, calibra
         overlap=geometry.overlap,
         hash_distance=bits,
         distinctness=calibration.distinctness.mean(geometry.descriptors),
+        whole=whole,
     )
 
 
@@ -111,7 +113,7 @@ def _judge(
     geometry = compared(query, match, mirrored, known)
     signals = measure(query, match, geometry, calibration)
     identical = not mirrored and query.photo.sha256 == match.photo.sha256
-    kind = _kind(query, match, geometry, signals, calibration)
+    kind = kind_of(query, match, geometry, signals, calibration)
     if identical:
         kind = AlertKind.DUPLICATE_PHOTO
     if kind is None:
@@ -126,22 +128,20 @@ def _judge(
     return Match(query, match, kind, mirrored, probability, signals, homography, points)
 
 
-def _kind(
+def kind_of(
     query: Sighting,
     match: Sighting,
     geometry: Geometry | None,
     signals: Signals,
     calibration: Calibration,
 ) -> AlertKind | None:
+    """The kind of alert that a compared pair is; None where it is none."""
     thresholds = calibration.thresholds
     if geometry is not None:
         if _one_picture(query, match, geometry, thresholds.duplicate_photo):
             return AlertKind.DUPLICATE_PHOTO
-        both_whole = {query.damage.type, match.damage.type} == {DamageType.WHOLE}
-        on_the_damage = (
-            geometry.alignment >= MIN_WHOLE_ALIGNMENT
-            if both_whole
-            else geometry.focus_inliers >= MIN_FOCUS_INLIERS
+        on_the_damage = geometry.focus_inliers >= MIN_FOCUS_INLIERS and (
+            not signals.whole or geometry.alignment >= MIN_WHOLE_ALIGNMENT
         )
         if on_the_damage and calibration.probability(signals) >= thresholds.same_damage:
             return AlertKind.SAME_DAMAGE

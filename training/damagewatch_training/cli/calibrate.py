@@ -2,29 +2,69 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich import print as show
 
 from damagewatch.vision.models import Models
-from damagewatch_training.calibrate import fit
+from damagewatch_training.calibrate import evidence, fit, reliability
 from damagewatch_training.cli.parameters import MODELS, Data, Folder, Seed
 from damagewatch_training.data import sources
-from damagewatch_training.export import manifest
+from damagewatch_training.evaluate.kept import keeping
+
+JUDGED = Path("training/data-lists/judged_pairs.csv")
+KEPT = Path("runs/kept")
+PAGE = Path("runs/calibration.html")
 
 
 def fit_calibration(
     root: Data,
     folder: Folder = MODELS,
-    photos: Annotated[int, typer.Option(help="How many train photos to look at.", min=50)] = 800,
+    judged: Annotated[
+        Path,
+        typer.Option(
+            help="More pairs judged by eye: CSV with columns a, b, verdict.", exists=True, dir_okay=False
+        ),
+    ] = JUDGED,
+    photos: Annotated[int, typer.Option(help="How many train photos to look at.", min=50)] = 1500,
     again: Annotated[int, typer.Option(help="How many of them to photograph again.", min=20)] = 300,
+    returning: Annotated[
+        float,
+        typer.Option(
+            help="Share of the photos in the field that show a damage seen before.", min=1e-5, max=0.5
+        ),
+    ] = 0.003,
+    page: Annotated[Path, typer.Option(help="Where the reliability plot goes.")] = PAGE,
+    keep: Annotated[Path, typer.Option(help="Where answers of the models are kept for the next run.")] = KEPT,
     seed: Seed = 3,
 ) -> None:
-    """Fit the probability of one damage on pairs that the service would verify, and write it to the manifest."""
-    known = sources.pairs(root)
-    chosen = fit.choose(sources.train_split(root), known, photos, seed)
-    evidence = fit.candidates(chosen, known, Models.load(folder), again, seed)
-    fitted = fit.fitted(evidence)
+    """Fit the probability of one damage on pairs that the service would verify, and write it to the manifest.
+
+    The figures are of pairs held back from the fit: the photos are parted in five, copies together.
+
+    Example: damagewatch-train calibrate --data photos --page runs/calibration.html
+    """
+    known = [*sources.pairs(root), *evidence.judged(judged)]
+    chosen = evidence.choose(sources.train_split(root), known, photos, seed)
+    models = keeping(Models.load(folder), keep)
+    seen = evidence.gather(chosen, known, models, again, seed, os.cpu_count() or 1)
+    fitted = fit.fitted(seen, sources.groups(known), returning, seed=seed)
+    calibration = fitted.calibration
+    reliability.write(
+        page, fitted.bins, fitted.quality, calibration.base_rate, calibration.thresholds.same_damage
+    )
+    from damagewatch_training.export import manifest  # which needs torch
+
     manifest.update(folder, "calibration", fitted.entry())
-    show(fitted.quality)
+    show(
+        fitted.quality | {"base_rate": calibration.base_rate, "threshold": calibration.thresholds.same_damage}
+    )
+    for one in fitted.bins:
+        show(
+            f"probability {one.least:g} to {one.most:g}: {one.pairs} pairs, said {one.said:.3f},"
+            f" true {one.true:.3f}"
+        )
+    show(f"reliability plot: {page}")

@@ -243,6 +243,7 @@ class Signals(_message.Message):
     OVERLAP_FIELD_NUMBER: _builtins.int
     HASH_DISTANCE_FIELD_NUMBER: _builtins.int
     DISTINCTNESS_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
     cosine: _builtins.float
     """Cosine of the two embeddings. -1 to 1."""
     inliers: _builtins.int
@@ -261,6 +262,8 @@ class Signals(_message.Message):
     """How seldom features like the matched ones agree on different cars: wheels, lamps and backgrounds low, the
     irregular marks of a damage high. 0 to 1; 0 where none were matched, and in alerts older than this field.
     """
+    whole: _builtins.bool
+    """Whether one of the two is a whole photo, not a detected damage. False in alerts older than this field."""
     def __init__(
         self,
         *,
@@ -272,10 +275,11 @@ class Signals(_message.Message):
         overlap: _builtins.float = ...,
         hash_distance: _builtins.int = ...,
         distinctness: _builtins.float = ...,
+        whole: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alignment", b"alignment", "cosine", b"cosine", "distinctness", b"distinctness", "focus_inliers", b"focus_inliers", "hash_distance", b"hash_distance", "inlier_ratio", b"inlier_ratio", "inliers", b"inliers", "overlap", b"overlap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alignment", b"alignment", "cosine", b"cosine", "distinctness", b"distinctness", "focus_inliers", b"focus_inliers", "hash_distance", b"hash_distance", "inlier_ratio", b"inlier_ratio", "inliers", b"inliers", "overlap", b"overlap", "whole", b"whole"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,251 @@
+"""The pairs of damages that the service would compare, and which of them are one damage.
+
+True pairs are photos and their rephotographs, plain and mirrored, and the real pairs known to be the same; false ones
+are the nearest of all other photos, which is what the service verifies in vain, and the real look-alikes.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from damagewatch.domain import AlertKind, Box, ClaimImage, Damage, DamageType, Sighting
+from damagewatch.pipeline.recognition import Options
+from damagewatch.synthesis.rephotograph import rephotograph
+from damagewatch.vision import decide
+from damagewatch.vision.calibration import FEATURES, Calibration, Thresholds
+from damagewatch.vision.models import Models
+from damagewatch.vision.perceive import Perceived, Perception
+from damagewatch.vision.verify import Geometry
+from damagewatch_training.data import windows
+from damagewatch_training.data.sources import SAME, Pair, Photo
+from damagewatch_training.evaluate.chain import in_order
+
+SURELY_INLIERS, SURELY_ALIGNED = 100, 0.85
+"""From which an unlabelled pair is no negative: of 37 pairs with so many inliers that were looked at all were the
+same damage, and the nearest of different cars (one model on one turntable) align by 0.79."""
+
+_AGAIN = " again"
+_ANYTHING = Calibration(
+    coefficients=(0.0,) * len(FEATURES), intercept=0.0, thresholds=Thresholds(same_damage=0.5)
+)
+"""Finds every pair probable: what it refuses is refused for other reasons."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A pair of damages on which a homography was found; `query` is mirrored where that was needed.
+
+    `kind` is what it would be if any probability were enough: SAME_DAMAGE where the probability decides.
+    `verdict` is a person's on the two photos; other pairs are true or false by how they were made.
+    """
+
+    query: Sighting
+    match: Sighting
+    mirrored: bool
+    geometry: Geometry
+    kind: AlertKind | None
+    same: bool
+    verdict: str | None = None
+
+    @property
+    def photos(self) -> tuple[str, str]:
+        """Names of the photos that both come from, a rephotograph's being its original's."""
+        return self.query.photo.photo_id.removesuffix(_AGAIN), self.match.photo.photo_id
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What the service saw: pairs with a homography, and who asked whether or not any was found."""
+
+    pairs: list[Candidate]
+    photos: tuple[str, ...]
+    """Photos that asked for all the others: none of them should alert, but for known pairs."""
+    again: tuple[str, ...]
+    """Photo ids of the rephotographs: each should alert."""
+
+
+def judged(path: Path) -> list[Pair]:
+    """Pairs judged by eye, from a CSV file with columns a, b and verdict."""
+    with path.open(newline="") as lines:
+        return [Pair(row["a"], row["b"], row["verdict"]) for row in csv.DictReader(lines)]
+
+
+def choose(photos: Sequence[Photo], known: Sequence[Pair], count: int, seed: int) -> list[Photo]:
+    """`count` of the photos by chance, at most a third of them from telling pairs (all but plain copies)."""
+    telling = {name for pair in known if pair.verdict not in {"copy", "unsure"} for name in (pair.a, pair.b)}
+    shuffled = [photos[i] for i in np.random.default_rng(seed).permutation(len(photos))]
+    chosen = [photo for photo in shuffled if photo.name in telling][: count // 3]
+    return chosen + [photo for photo in shuffled if photo.name not in telling][: count - len(chosen)]
+
+
+def gather(
+    photos: Sequence[Photo], known: Sequence[Pair], models: Models, again: int, seed: int, threads: int
+) -> Evidence:
+    """Lets the service look at `photos` and compare what it would compare.
+
+    Args:
+        photos: The gallery. Each also asks for all the others, which gives negatives.
+        known: Pairs judged by eye; those among `photos` are compared as well.
+        models: The models that look.
+        again: How many of the photos are photographed again, a fifth of them mirrored.
+        seed: Of all chance.
+        threads: Photos looked at at once.
+    """
+    perception = Perception(models)
+
+    def look(photo: Photo) -> Perceived:
+        return perceive(perception, photo.name, photo.path.read_bytes())
+
+    seen = {p.photo.photo_id: p for p in track(in_order(look, photos, threads), "looking", total=len(photos))}
+    gallery = _Gallery(list(seen.values()))
+    verdicts = {frozenset((pair.a, pair.b)): pair.verdict for pair in known}
+
+    def ask(perceived: Perceived) -> list[Candidate]:
+        name = perceived.photo.photo_id
+        return [
+            candidate
+            for other, pairs in gallery.near(perceived)
+            if frozenset((name, other)) not in verdicts
+            for candidate in _compared(perceived, pairs, same=False)
+            if candidate.geometry.inliers < SURELY_INLIERS and candidate.geometry.alignment < SURELY_ALIGNED
+        ]
+
+    pairs: list[Candidate] = []
+    for found in track(in_order(ask, seen.values(), threads), "false pairs", total=len(seen)):
+        pairs += found
+    order = np.random.default_rng(seed).permutation(len(photos))[:again]
+
+    def return_(number: int) -> list[Candidate]:
+        return _returned(photos[number], perception, gallery, np.random.default_rng([seed, number]))
+
+    for found in track(in_order(return_, order.tolist(), threads), "true pairs", total=len(order)):
+        pairs += found
+    for pair in track([pair for pair in known if pair.a in seen and pair.b in seen], "known pairs"):
+        if pair.verdict != "unsure":
+            pairs += _judged(seen[pair.a], seen[pair.b], pair.verdict)
+    return Evidence(pairs, tuple(seen), tuple(photos[number].name + _AGAIN for number in order))
+
+
+def perceive(perception: Perception, name: str, content: bytes) -> Perceived:
+    """The photo as the service sees it, in a claim of its own."""
+    return perception.perceive(ClaimImage("train", name, name, content))
+
+
+class _Gallery:
+    """Searches as the service does by default: the nearest damages of the nearest photos."""
+
+    def __init__(self, seen: Sequence[Perceived]) -> None:
+        self._sightings = [sighting for perceived in seen for sighting in perceived.sightings]
+        self._embeddings = np.stack([sighting.embedding for sighting in self._sightings])
+        self._owners = np.array([sighting.photo.photo_id for sighting in self._sightings])
+
+    def near(self, perceived: Perceived) -> list[tuple[str, list[tuple[Sighting, Sighting]]]]:
+        """The pairs that the service compares, by the other photo's name, the most alike first."""
+        options = Options()
+        others = self._owners != perceived.photo.photo_id
+        pairs: list[tuple[float, Sighting, Sighting]] = []
+        for query in perceived.sightings:
+            cosine = np.where(others, self._embeddings @ query.embedding, -1)
+            nearest = np.argsort(-cosine, kind="stable")[: options.candidates]
+            pairs += [(float(cosine[i]), query, self._sightings[i]) for i in nearest]
+        by_photo: dict[str, list[tuple[Sighting, Sighting]]] = defaultdict(list)
+        for cosine_, query, match in sorted(pairs, key=lambda pair: -pair[0]):
+            if cosine_ >= options.least_cosine:
+                by_photo[match.photo.photo_id].append((query, match))
+        return list(by_photo.items())[: options.photos]
+
+
+def _compared(
+    perceived: Perceived,
+    pairs: Sequence[tuple[Sighting, Sighting]],
+    *,
+    same: bool,
+    verdict: str | None = None,
+) -> list[Candidate]:
+    """The pairs of two photos on which there is a geometry, in the order in which the service would compare them."""
+    options, registered = Options(), decide.Registered()
+    found = []
+    for number, (query, match) in enumerate(pairs):
+        much = any(one is not None and len(one.points) >= options.much for one in registered.values())
+        if number >= options.pairs and not much:
+            break
+        for mirrored in (False, True):
+            if mirrored and not _may_be_mirrored(query, match):
+                continue
+            asked = perceived.mirrored(query) if mirrored else query
+            geometry = decide.compared(asked, match, mirrored, registered)
+            if geometry is not None:
+                signals = decide.measure(asked, match, geometry, _ANYTHING)
+                kind = decide.kind_of(asked, match, geometry, signals, _ANYTHING)
+                found.append(Candidate(asked, match, mirrored, geometry, kind, same, verdict))
+    return found
+
+
+def _may_be_mirrored(query: Sighting, match: Sighting) -> bool:
+    """Whether the service would try the mirrored query: of whole photos that look alike."""
+    alike = float(query.embedding @ match.embedding) >= Thresholds().mirrored_cosine
+    return alike and query.damage.type is DamageType.WHOLE
+
+
+def _returned(
+    photo: Photo, perception: Perception, gallery: _Gallery, rng: np.random.Generator
+) -> list[Candidate]:
+    """The pairs of a photo and its rephotograph, as far as the service would compare them."""
+    mirror = bool(rng.random() < 0.2)
+    taken = rephotograph(photo.read(), rng, strength=rng.uniform(0.5, 1.2), mirror=mirror)
+    perceived = perceive(perception, photo.name + _AGAIN, taken.encoded())
+    back = np.asarray(np.linalg.inv(taken.homography), np.float64)
+    pairs: Mapping[str, Sequence[tuple[Sighting, Sighting]]] = dict(gallery.near(perceived))
+    return [
+        candidate
+        for candidate in _compared(perceived, pairs.get(photo.name, ()), same=True)
+        if candidate.mirrored == mirror
+        and _is_seen_in(candidate.query.damage, candidate.match.damage, back, candidate.match)
+    ]
+
+
+def _is_seen_in(query: Damage, match: Damage, back: NDArray[np.float64], photo: Sighting) -> bool:
+    """Whether a damage of a rephotograph is one of the photo; the whole photo shows each."""
+    if DamageType.WHOLE in {query.type, match.type}:
+        return True
+    box = windows.mapped(query.box, back, photo.width, photo.height)
+    return box is not None and box.intersection(match.box) is not None
+
+
+def _judged(a: Perceived, b: Perceived, verdict: str) -> list[Candidate]:
+    """All pairs of damages of two photos that a person judged.
+
+    Which of their damages is the same was not judged: of true pairs, those that lie on each other are taken, by the
+    better of plain and mirrored geometry.
+    """
+    pairs = [(query, match) for query in a.sightings for match in b.sightings]
+    same = verdict in SAME
+    candidates = _compared(a, pairs, same=same, verdict=verdict)
+    if same and candidates:
+        mirrored = max(candidates, key=lambda pair: pair.geometry.inliers).mirrored
+        candidates = [pair for pair in candidates if pair.mirrored == mirrored and _on_each_other(pair)]
+    return candidates
+
+
+def _on_each_other(pair: Candidate) -> bool:
+    if DamageType.WHOLE in {pair.query.damage.type, pair.match.damage.type}:
+        return True
+    box = _mapped(pair.query.damage.box, pair.geometry.homography)
+    return box is not None and box.intersection(pair.match.damage.box) is not None
+
+
+def _mapped(box: Box, homography: NDArray[np.float64]) -> Box | None:
+    corners = np.array([[[box.x0, box.y0], [box.x1, box.y0], [box.x1, box.y1], [box.x0, box.y1]]])
+    (x0, y0), (x1, y1) = (
+        edge(cv2.perspectiveTransform(corners, homography)[0], axis=0) for edge in (np.min, np.max)
+    )
+    return Box(float(x0), float(y0), float(x1), float(y1)) if np.isfinite([x0, y0, x1, y1]).all() else None

@@ -1,0 +1,68 @@
+"""Learns which matched features are telling: see `damagewatch.vision.distinctness`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier
+
+from damagewatch.vision.distinctness import DIMENSION, Distinctness
+from damagewatch_training.calibrate.evidence import Candidate
+
+HIDDEN = 32
+"""Of 8, 16 and 32 units each told the true matches of other photos from the false ones better."""
+AT_MOST = 40
+"""Matches of one registration that are learned from: a copy has hundreds."""
+DOUBTFUL = 40
+"""Inliers from which a pair that nobody judged may well be the same car: nothing is learned from it."""
+
+_SCALE = 4.0
+"""Of the inputs, whose values are about an eighth, while the network learns."""
+
+
+def matches(pairs: Iterable[Candidate], seed: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Descriptors of matched points, float32 (N, 64), and whether they are of one car, (N,)."""
+    rng = np.random.default_rng(seed)
+    descriptors, same = [np.empty((0, DIMENSION), np.float32)], [np.empty(0, np.bool_)]
+    taken = set()
+    for pair in pairs:
+        if not pair.same and pair.verdict is None and pair.geometry.inliers >= DOUBTFUL:
+            continue
+        key = pair.query.photo, pair.match.photo, pair.query.window, pair.match.window, pair.mirrored
+        if key in taken:  # damages share windows
+            continue
+        taken.add(key)
+        found = pair.geometry.descriptors
+        descriptors.append(found[rng.permutation(len(found))[:AT_MOST]])
+        same.append(np.full(len(descriptors[-1]), pair.same))
+    return np.concatenate(descriptors), np.concatenate(same)
+
+
+def learned(pairs: Sequence[Candidate], seed: int) -> Distinctness:
+    """A small network, on as many matches of one car as of different ones; none where there are too few."""
+    x, y = matches(pairs, seed)
+    count = int(min(y.sum(), (~y).sum()))
+    if count < DIMENSION:
+        return Distinctness()
+    rng = np.random.default_rng(seed)
+    chosen = np.concatenate(
+        [rng.choice(np.flatnonzero(y == side), count, replace=False) for side in (True, False)]
+    )
+    network = MLPClassifier(
+        (HIDDEN,),
+        alpha=1e-3,
+        batch_size=min(512, count),
+        learning_rate_init=3e-3,
+        max_iter=15,
+        tol=0,
+        random_state=seed,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # so many rounds are enough
+        network.fit(_SCALE * x[chosen], y[chosen])
+    (hidden, output), (hidden_bias, bias) = network.coefs_, network.intercepts_
+    return Distinctness.of(_SCALE * hidden, hidden_bias, output[:, 0], float(bias[0]))
