@@ -202,11 +202,12 @@ OVERVIEW: Final = Dashboard(
                     "short",
                     (
                         Query(
-                            'count by (alertname, severity) (ALERTS{alertname=~"Damagewatch.*", '
+                            'count by (alertname) (ALERTS{alertname=~"Damagewatch.*", '
                             'alertstate="firing", job=~"$job|qdrant|"})',
-                            "{{alertname}} ({{severity}})",
+                            "{{alertname}}",
                         ),
                     ),
+                    stacked=True,
                 ),
             ),
         ),

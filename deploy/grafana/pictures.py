@@ -30,9 +30,14 @@ MOST_SERIES: Final = 8
 Series = tuple[str, list[tuple[float, float]]]
 
 
+def step(begin: float, end: float) -> float:
+    """Seconds between two points of a line."""
+    return max(1.0, (end - begin) / POINTS)
+
+
 def ask(address: str, expr: str, begin: float, end: float) -> list[Any]:
     """What Prometheus answers over a span of time, in about 120 steps."""
-    given = {"query": expr, "start": begin, "end": end, "step": max(1.0, (end - begin) / POINTS)}
+    given = {"query": expr, "start": begin, "end": end, "step": step(begin, end)}
     url = f"{address}/api/v1/query_range?{urllib.parse.urlencode(given)}"
     with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - the address is the caller's
         return list(json.load(answer)["data"]["result"])
@@ -90,7 +95,7 @@ def draw(dashboard: Dashboard, address: str, begin: float, end: float) -> str:
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y}" font-family="sans-serif">',
             "<style>.row{font-size:13px;font-weight:bold;fill:#555}.title{font-size:12px;fill:#222}"
-            ".small{font-size:10px;fill:#666}.big{font-size:24px;fill:#37872d}</style>",
+            ".small{font-size:10px;fill:#666}.big{font-size:24px}</style>",
             f'<rect width="{width}" height="{y}" fill="#f4f5f5"/>',
             f'<text x="8" y="22" font-size="16" fill="#222">{escape(dashboard.title)}</text>',
             *parts,
@@ -122,8 +127,10 @@ def drawn(
         name, points = lines[-1]
         if name:
             yield f'<text x="8" y="{height - 8}" class="small">{escape(name)}</text>'
-        value = escape(shown(points[-1][1], panel.unit))
-        yield f'<text x="{width / 2}" y="{height - 18}" class="big" text-anchor="middle">{value}</text>'
+        value = points[-1][1]
+        colour = next((colour for limit, colour in reversed(panel.limits) if value >= limit), "#37872d")
+        yield f'<text x="{width / 2}" y="{height - 18}" class="big" fill="{colour}" text-anchor="middle">'
+        yield f"{escape(shown(value, panel.unit))}</text>"
     elif panel.kind == "bargauge":
         yield from bars(panel, lines, width, height)
     else:
@@ -134,13 +141,13 @@ def bars(panel: Panel, lines: Sequence[Series], width: int, height: int) -> Iter
     """The buckets of a histogram, taken apart, by their upper end."""
     buckets = sorted((float(name), points[-1][1]) for name, points in lines)
     counts = [value - (buckets[i - 1][1] if i else 0.0) for i, (_, value) in enumerate(buckets)]
-    most, step = max(*counts, 1e-9), (height - 30) / len(buckets)
+    most, thick = max(*counts, 1e-9), (height - 30) / len(buckets)
     for index, ((top, _), count) in enumerate(zip(buckets, counts, strict=True)):
-        y = 24 + index * step
+        y = 24 + index * thick
         long = max(0.0, count / most) * (width - 110)
-        yield f'<text x="34" y="{y + step - 4:.1f}" class="small" text-anchor="end">{top:g}</text>'
-        yield f'<rect x="40" y="{y:.1f}" width="{long:.1f}" height="{step - 2:.1f}" fill="{COLOURS[0]}"/>'
-        yield f'<text x="{45 + long:.1f}" y="{y + step - 4:.1f}" class="small">{shown(count, panel.unit)}</text>'
+        yield f'<text x="34" y="{y + thick - 4:.1f}" class="small" text-anchor="end">{top:g}</text>'
+        yield f'<rect x="40" y="{y:.1f}" width="{long:.1f}" height="{thick - 2:.1f}" fill="{COLOURS[0]}"/>'
+        yield f'<text x="{45 + long:.1f}" y="{y + thick - 4:.1f}" class="small">{shown(count, panel.unit)}</text>'
 
 
 def curves(
@@ -163,11 +170,12 @@ def curves(
     ranked = sorted(lines, key=lambda line: -line[1][-1][1])[:MOST_SERIES]
     legend = left
     for (name, points), colour in zip(ranked, COLOURS, strict=False):
-        path = " ".join(
-            f"{left + (t - begin) / (end - begin) * (right - left):.1f},{bottom - v / most * (bottom - top):.1f}"
-            for t, v in points
-        )
-        yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.4"/>'
+        path, last = "", -math.inf
+        for t, v in points:  # a line ends where there was no answer
+            x, y = left + (t - begin) / (end - begin) * (right - left), bottom - v / most * (bottom - top)
+            path += f"{'L' if t - last < 2 * step(begin, end) else 'M'}{x:.1f} {y:.1f}"
+            last = t
+        yield f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.4"/>'
         if legend + 6 * len(name) < width:
             yield f'<text x="{legend}" y="{height - 8}" class="small" style="fill:{colour}">{escape(name)}</text>'
         legend += 6 * len(name) + 14

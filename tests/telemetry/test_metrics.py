@@ -149,6 +149,8 @@ class TestStream:
         stream.lag({0: 5}, 10.0)
         clock.now += 60
         stream.lag({}, 0.0)
+        assert value(metrics, "damagewatch_dependency_up", dependency="kafka") == 1
+        stream.lag({}, 0.0)
         assert value(metrics, "damagewatch_lag_records", partition="0") == 5
         assert value(metrics, "damagewatch_oldest_uncommitted_seconds") == 70
         assert value(metrics, "damagewatch_dependency_up", dependency="kafka") == 0

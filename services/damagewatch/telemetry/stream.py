@@ -35,6 +35,7 @@ class StreamTelemetry:
         self._problem = f"paused {consumer}".strip()
         self._paused = False
         self._partitions = 0
+        self._silent = 0
         self._waiting_for = set(_NEEDED)  # nothing was heard of them yet
 
     def polled(self) -> None:
@@ -109,14 +110,15 @@ class StreamTelemetry:
     def lag(self, lags: Mapping[int, int], oldest_seconds: float) -> None:
         """See `Observer`. Kafka that says nothing of our partitions is down: on an idle stream nothing else tells.
 
-        What was last known of the lag counts then.
+        Twice in a row, as right after a rebalance nothing is known yet. What was last known of the lag counts then.
         """
-        silent = not lags and self._partitions > 0
+        self._silent = 0 if lags or not self._partitions else self._silent + 1
+        silent = self._silent > 1
         self._metrics.dependency("kafka", not silent, f"{self._consumer} lag")
         self._health.problem(
             f"kafka {self._consumer}".strip(), "does not tell how far we are behind" if silent else None
         )
-        if not silent:
+        if not self._silent:
             self._metrics.lag(lags, oldest_seconds, self._consumer)
 
     def _answers(self, dependency: str) -> None:
