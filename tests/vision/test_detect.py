@@ -39,6 +39,15 @@ def test_fragments_are_one_damage_and_specks_are_none() -> None:
     assert len(found.polygons) == 2
 
 
+def test_a_faint_region_counts_only_where_some_of_it_is_certain() -> None:
+    maps = blank()
+    maps[0, 20:40, 10:40] = maps[0, 20:40, 80:110] = 0  # probability 1/2
+    maps[0, 30, 20] = 3
+    (found,) = regions(maps, 128, 96, 0.4, 0.001, certain=0.9)
+    assert (found.box.x0, found.box.x1) == (10, 40)
+    assert len(regions(maps, 128, 96, 0.4, 0.001)) == 2
+
+
 def test_the_most_certain_come_first_and_not_too_many() -> None:
     maps = blank(192, 192)
     for number in range(16):

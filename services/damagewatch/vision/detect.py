@@ -59,11 +59,18 @@ class Detector:
         (logits,) = self._engine.run(to_tensor(letterbox, self._model.input))
         thresholds = self._model.thresholds
         maps = np.stack([np.asarray(cv2.resize(m, (size, size))) for m in logits[0]])[:, :height, :width]
-        return regions(maps, photo.width, photo.height, thresholds.damage, thresholds.min_area)
+        return regions(
+            maps, photo.width, photo.height, thresholds.damage, thresholds.min_area, thresholds.certain
+        )
 
 
 def regions(
-    logits: NDArray[np.float32], width: int, height: int, threshold: float, min_area: float
+    logits: NDArray[np.float32],
+    width: int,
+    height: int,
+    threshold: float,
+    min_area: float,
+    certain: float = 0.0,
 ) -> tuple[Region, ...]:
     """Connected regions of damage in the detector's maps.
 
@@ -73,6 +80,8 @@ def regions(
         height: of the photo, pixels.
         threshold: probability from which a pixel is damage.
         min_area: least share of the photo that a region covers.
+        certain: probability that its surest pixel has at least. A low `threshold` with a high `certain` keeps the
+            faint ends of a scratch and drops faint reflections (hysteresis, Canny 1986).
     """
     rows, columns = logits.shape[1:]
     probability = 1 / (1 + np.exp(-np.clip(logits[0], -30, 30)))
@@ -87,6 +96,8 @@ def regions(
         if inside.sum() < max(1.0, min_area * rows * columns):
             continue
         weights = probability[part][inside]
+        if weights.max() < certain:
+            continue
         box_x, box_y, box_wide, box_high = cv2.boundingRect(inside.astype(np.uint8))
         x0, y0 = left + box_x, top + box_y
         found.append(

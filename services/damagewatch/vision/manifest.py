@@ -70,9 +70,14 @@ class Model(_Part):
 
 
 class DetectorThresholds(_Part):
-    """`damage`: probability from which a pixel is damage; `min_area`: least share of the photo, 0 to 1."""
+    """Which pixels are damage, and which of their regions are reported.
+
+    `damage`: probability from which a pixel is damage; `certain`: probability that the surest pixel of a region has
+    at least; `min_area`: least share of the photo, 0 to 1.
+    """
 
     damage: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    certain: Annotated[float, Field(ge=0, lt=1)] = 0.0
     min_area: Annotated[float, Field(ge=0, lt=1)] = 0.0005
 
 
