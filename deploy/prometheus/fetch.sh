@@ -5,7 +5,9 @@ set -euo pipefail
 into=$1
 mkdir -p "$into"
 if command -v prometheus >/dev/null && command -v promtool >/dev/null; then
-  ln -sf "$(command -v prometheus)" "$(command -v promtool)" "$into"
+  for name in prometheus promtool; do
+    [[ $(command -v $name) -ef $into/$name ]] || ln -sf "$(command -v $name)" "$into"
+  done
   exit
 fi
 command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || {
