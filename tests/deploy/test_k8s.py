@@ -411,6 +411,14 @@ def test_prometheus_is_shown_the_matchers_under_the_name_that_rules_ask_for(reso
     assert jobs[0] in {config["job_name"] for config in scraped}
 
 
+def test_the_broker_of_the_small_cluster_can_look_itself_up(resources_of):
+    """Else no transaction ends: its markers go to the address that it advertises."""
+    resources = resources_of("overlays/dev")
+    egress = one(resources, "NetworkPolicy", "kafka")["spec"]["egress"]
+    assert {"protocol": "UDP", "port": 53} in [port for rule in egress for port in rule["ports"]]
+    assert one(resources, "Service", "kafka")["spec"]["publishNotReadyAddresses"] is True
+
+
 class TestQdrantValues:
     VALUES = yaml.safe_load((K8S / "components/qdrant/values.yaml").read_text())
     KNOWN = frozenset({
