@@ -14,7 +14,7 @@ pytest.importorskip("segmentation_models_pytorch", reason="the extra `train` is 
 
 from damagewatch.domain import Box  # noqa: E402
 from damagewatch_training.data.sources import Label, Photo  # noqa: E402
-from damagewatch_training.detector import losses  # noqa: E402
+from damagewatch_training.detector import grade, losses  # noqa: E402
 from damagewatch_training.detector import train as detector  # noqa: E402
 from damagewatch_training.detector.examples import Examples, Photos, label_map, splice  # noqa: E402
 from damagewatch_training.detector.network import Detector, Network  # noqa: E402
@@ -205,3 +205,21 @@ def test_items_repeat_for_a_seed_and_change_with_it(tmp_path: Path) -> None:
 
     assert (item(0) == item(0)).all()
     assert (item(0) != item(1)).any()
+
+
+def test_the_photos_head_tells_grades_apart_after_its_fit() -> None:
+    model = Detector(Network(encoder="mobilenetv3_small_050", weights="none")).eval()
+    rng = np.random.default_rng(0)
+    size = model.photo[0].normalized_shape[0]
+    centres = rng.normal(0, 1, (3, size))
+    grades = rng.integers(0, 3, 240)
+    features = (centres[grades] + rng.normal(0, 1, (240, size))).astype(np.float32)
+    grade.fit(model, features[:200], grades[:200])
+    with torch.inference_mode():
+        found = model.photo(torch.from_numpy(features[200:])).argmax(1).numpy()
+    assert (found == grades[200:]).mean() > 0.9
+
+
+def test_grades_that_hardly_occur_are_not_learned() -> None:
+    assert not grade.enough(np.array([0] * 9 + [1] * 9 + [2] * 4))
+    assert grade.enough(np.array([0] * 9 + [1] * 9 + [2] * 5))

@@ -75,8 +75,11 @@ class Detector(nn.Module):
         """Logits of the pixels and of the photo."""
         features = self.encoder(images)
         pixels = self.pixels.segmentation_head(self.pixels.decoder(features))
-        pooled = torch.cat([feature.float().mean((2, 3)) for feature in features[-2:]], 1)
-        return pixels, self.photo(pooled)
+        return pixels, self.photo(_pooled(features))
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """What the photo's head sees: the mean of each channel of the two deepest maps, float (N, D)."""
+        return _pooled(self.encoder(images))
 
     def train(self, mode: bool = True) -> Detector:
         """As of any module, but statistics that are frozen stay so: `requires_grad` alone would let them move."""
@@ -86,6 +89,10 @@ class Detector(nn.Module):
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
         return self
+
+
+def _pooled(features: list[Tensor]) -> Tensor:
+    return torch.cat([feature.float().mean((2, 3)) for feature in features[-2:]], 1)
 
 
 def _pixels(settings: Network) -> nn.Module:

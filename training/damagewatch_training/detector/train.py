@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 
 from damagewatch_training.data.dataset import DataRefusedError
 from damagewatch_training.data.sources import Photo
-from damagewatch_training.detector import losses, pictures
+from damagewatch_training.detector import grade, losses, pictures
 from damagewatch_training.detector.examples import Examples, Photos, label_map, letterbox
 from damagewatch_training.detector.losses import LossName
 from damagewatch_training.detector.network import Detector, Network
@@ -53,8 +53,8 @@ class Settings:
     batch: Positive = 8
     coarse: Count = 2
     """Photos of a batch of which damaged parts are known."""
-    graded: Count = 3
-    """Photos of a batch of which the severity is known."""
+    graded: Count = 0
+    """Photos of a batch of which the severity is known. With or without, the photo's head is fitted to them last."""
     coarse_weight: float = 0.2
     graded_weight: float = 0.3
     spliced: Share = 0.4
@@ -174,8 +174,19 @@ def train(
         tell(f"{line}, {time.monotonic() - started:.0f} s")
     if fabric.is_global_zero:
         record.add(folder, epochs=state.epoch, dice_held_out=state.dice)
+        _grade(folder, examples, settings)
     fabric.barrier()
     return trained(folder)
+
+
+def _grade(folder: Path, examples: Examples, settings: Settings) -> None:
+    """Fits the photo's head to the graded photos, and keeps it in the checkpoint."""
+    grades = grade.of(examples.severity, examples.graded)
+    if not grade.enough(grades):
+        return
+    model = trained(folder)
+    grade.fit(model, grade.pooled(model, examples.graded, settings.size), grades)
+    checkpoint.save(folder / CHECKPOINT, _checkpoint(folder) | {"weights": model.state_dict()})
 
 
 class _State:
