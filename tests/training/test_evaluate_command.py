@@ -145,10 +145,3 @@ def test_the_chain_over_a_data_set(photos: Path, tmp_path: Path) -> None:
     assert code == 0, output
     figures = json.loads((tmp_path / "copies" / "figures.json").read_text())
     assert figures["re-encoded"]["alerted"] == figures["mirrored"]["said_mirrored"] == 1
-
-
-def test_judged_pairs_without_their_columns_are_refused(photos: Path, tmp_path: Path) -> None:
-    (tmp_path / "judged.csv").write_text("one,two\n1,2\n")
-    code, output = run("evaluate", "stream", f"--data={photos}", f"--known={tmp_path / 'judged.csv'}")
-    assert code == 2
-    assert "columns a, b" in output

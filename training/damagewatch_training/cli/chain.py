@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -19,8 +18,9 @@ from damagewatch.pipeline.recognition import Options
 from damagewatch.report.elements import Element
 from damagewatch.vision.decode import decode
 from damagewatch_training.cli.parameters import MODELS, Data, Folder, Seed, Threads
+from damagewatch_training.cli.retrieval import KEEP, Known
 from damagewatch_training.data import sources
-from damagewatch_training.data.sources import SAME, Pair, Photo
+from damagewatch_training.data.sources import SAME, Photo
 from damagewatch_training.evaluate import copies, known_pairs, page, stream
 from damagewatch_training.evaluate.alterations import KINDS
 from damagewatch_training.evaluate.chain import STAGES, Told, open_chain, readers, wider
@@ -30,12 +30,6 @@ Keep = Annotated[
     Path, typer.Option(help="Where the models' answers are kept: a later run computes only what changed.")
 ]
 Out = Annotated[Path, typer.Option(help="Folder for figures.json and report.html.")]
-Known = Annotated[
-    list[Path],
-    typer.Option(help="CSV of further pairs judged by eye (a, b, verdict), beside same_damage_pairs.csv."),
-]
-
-KEEP = Path("runs/kept")
 
 
 def evaluate_stream(
@@ -74,7 +68,7 @@ def evaluate_stream(
 
     damagewatch-train evaluate stream --data photos --known judged.csv --earlier runs/stream/alerts.json
     """
-    pairs = [*sources.pairs(root), *(pair for path in known for pair in _judged(path))]
+    pairs = [*sources.pairs(root), *(pair for path in known for pair in known_pairs.read(path))]
     photos = {photo.name: photo for photo in sources.without_leaks(_all_photos(root), set(), pairs)}
     if count > len(photos):
         note(f"only {len(photos)} photos are distinct: each draw has all of them")
@@ -244,7 +238,7 @@ def evaluate_pairs(
     """
     photos = {photo.name: photo for photo in _all_photos(root)}
     train = {photo.name for photo in sources.train_split(root)}
-    judged = [*sources.pairs(root), *(pair for path in known for pair in _judged(path))]
+    judged = [*sources.pairs(root), *(pair for path in known for pair in known_pairs.read(path))]
     chosen = [
         pair
         for pair in judged
@@ -288,16 +282,6 @@ def evaluate_pairs(
 def _all_photos(root: Path) -> list[Photo]:
     held_out = [*sources.damage_polygons(root, "val"), *sources.severity(root, "val")]
     return [*held_out, *sources.train_split(root)]
-
-
-def _judged(path: Path) -> list[Pair]:
-    with path.open(newline="", encoding="utf-8") as lines:
-        rows = list(csv.DictReader(lines))
-    if not rows or not {"a", "b", "verdict"} <= rows[0].keys():
-        raise typer.BadParameter(
-            f"{path} has no rows with the columns a, b and verdict", param_hint="--known"
-        )
-    return [Pair(row["a"], row["b"], row["verdict"]) for row in rows]
 
 
 def _pair(

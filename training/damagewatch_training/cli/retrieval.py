@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -17,7 +17,7 @@ from damagewatch.vision.manifest import FILE
 from damagewatch_training.cli.parameters import Record, Seed, Threads
 from damagewatch_training.data import sources
 from damagewatch_training.data.dataset import load
-from damagewatch_training.evaluate import report
+from damagewatch_training.evaluate import known_pairs, report
 from damagewatch_training.evaluate.methods import features
 from damagewatch_training.evaluate.protocol import RESAMPLES, Measured, measure
 from damagewatch_training.evaluate.task import Task, labelled, real, rephotographed
@@ -48,6 +48,14 @@ Second = Annotated[
 ]
 Views = Annotated[int, typer.Option(help="Rephotographs of each damage.", min=1)]
 Others = Annotated[int, typer.Option(help="Gallery items of other photos, at most.", min=0)]
+Known = Annotated[
+    list[Path],
+    typer.Option(
+        help="CSV of further pairs judged by eye (a, b, verdict), beside those of the data.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
 Keep = Annotated[Path, typer.Option(help="Where rephotographs and features are kept for later runs.")]
 Resamples = Annotated[int, typer.Option(help="Of the bootstrap over damages.", min=100)]
 
@@ -64,6 +72,7 @@ def evaluate_method(
         "runs/evaluate"
     ),
     second: Second = "made",
+    known: Known = [],  # noqa: B006 - how Typer wants a repeated option
     views: Views = 2,
     others: Others = 4000,
     resamples: Resamples = RESAMPLES,
@@ -93,7 +102,16 @@ def evaluate_method(
     if record and not (Path(method) / FILE).exists():
         raise typer.BadParameter(f"{method} is no folder of models", param_hint="--record")
     task = make_task(
-        root, query, gallery, labels, second=second, views=views, others=others, keep=keep, seed=seed
+        root,
+        query,
+        gallery,
+        labels,
+        second=second,
+        known=known,
+        views=views,
+        others=others,
+        keep=keep,
+        seed=seed,
     )
     measured = _measured(method, task, keep, threads, resamples)
     told = report.rows(measured)
@@ -122,6 +140,7 @@ def compare(
         "runs/compare"
     ),
     second: Second = "made",
+    known: Known = [],  # noqa: B006 - how Typer wants a repeated option
     views: Views = 2,
     others: Others = 4000,
     resamples: Resamples = RESAMPLES,
@@ -137,7 +156,16 @@ def compare(
     Example: damagewatch-train compare deploy/models imagenet teacher.npz phash --data photos
     """
     task = make_task(
-        root, query, gallery, labels, second=second, views=views, others=others, keep=keep, seed=seed
+        root,
+        query,
+        gallery,
+        labels,
+        second=second,
+        known=known,
+        views=views,
+        others=others,
+        keep=keep,
+        seed=seed,
     )
     measured = [_measured(method, task, keep, threads, resamples) for method in methods]
     table(("method", *report.HEADLINE), report.comparison(measured))
@@ -154,6 +182,7 @@ def list_items(
     gallery: Gallery = None,
     labels: Labels = None,
     second: Second = "made",
+    known: Known = [],  # noqa: B006 - how Typer wants a repeated option
     views: Views = 2,
     others: Others = 4000,
     keep: Keep = KEEP,
@@ -166,7 +195,16 @@ def list_items(
     Example: damagewatch-train evaluate items items.csv --data photos
     """
     task = make_task(
-        root, query, gallery, labels, second=second, views=views, others=others, keep=keep, seed=seed
+        root,
+        query,
+        gallery,
+        labels,
+        second=second,
+        known=known,
+        views=views,
+        others=others,
+        keep=keep,
+        seed=seed,
     )
     with file.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
@@ -185,6 +223,7 @@ def make_task(
     labels: Path | None,
     *,
     second: Literal["made", "real"] = "made",
+    known: Sequence[Path] = (),
     views: int = 2,
     others: int = 4000,
     keep: Path = KEEP,
@@ -202,7 +241,8 @@ def make_task(
             return real(load(root))
         asked = sources.damage_polygons(root, "val")
         rest = [*sources.train_split(root), *sources.severity(root, "val")]
-        made = rephotographed(asked, rest, sources.pairs(root), keep, views, others, seed)
+        pairs = [*sources.pairs(root), *(pair for path in known for pair in known_pairs.read(path))]
+        made = rephotographed(asked, rest, pairs, keep, views, others, seed)
         return _last(made, len(asked), "photographing again")
     if root is None and query is not None and gallery is not None and labels is not None:
         return labelled(query, gallery, labels)

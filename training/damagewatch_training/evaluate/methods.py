@@ -123,7 +123,7 @@ def model_file(method: str) -> Path:
 
 def _identity(method: str, task: Task) -> str:
     """Of the model, the code that runs it, and the pictures."""
-    told = hashlib.sha256(task.sha256.encode())
+    told = hashlib.sha256("".join(f"{item.name} {item.file} {item.window}\n" for item in task.items).encode())
     for module in (sys.modules[__name__], resample):
         told.update(inspect.getsource(module).encode())
     if method in {PHASH, IMAGENET}:
