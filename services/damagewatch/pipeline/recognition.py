@@ -128,6 +128,7 @@ class Recognition:
         observe: Callable[[str, float], None] = lambda stage, seconds: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         also: DamageIndex | None = None,
+        also_first: bool = False,
     ) -> None:
         """Prepares.
 
@@ -139,6 +140,8 @@ class Recognition:
             observe: told the seconds of each step.
             clock: the time that outputs carry.
             also: another embedder's collection, that every photo is remembered in too (`Seen.also`).
+            also_first: whether there before in `index`. Of two collections the next one always comes first, so that
+                who walks the other (`damagewatch.pipeline.backfill`) meets no damage that is on its way.
         """
         self._index = index
         self._calibration = calibration
@@ -147,6 +150,7 @@ class Recognition:
         self._observe = observe
         self._clock = clock
         self._also = also
+        self._also_first = also_first
 
     def __call__(
         self, batch: Sequence[Seen | Refused], positions: Positions | None = None
@@ -172,7 +176,7 @@ class Recognition:
             DependencyDownError: the index does not answer.
         """
         candidates = self._candidates([(item.perceived, item.origin) for item in seen], positions)
-        chosen = [self._chosen(pairs) for pairs in candidates]
+        chosen = [self._chosen(item.perceived, pairs) for item, pairs in zip(seen, candidates, strict=True)]
         # The bulk of what is stored of a damage, its local features, is read for these few alone.
         start = time.perf_counter()
         first = self._options.pairs
@@ -191,9 +195,12 @@ class Recognition:
             DependencyDownError: the index does not answer.
         """
         start = time.perf_counter()
-        self._index.upsert([sighting for item in seen for sighting in item.perceived.sightings])
+        writes = [(self._index, [sighting for item in seen for sighting in item.perceived.sightings])]
         if self._also is not None:
-            self._also.upsert([sighting for item in seen for sighting in item.also])
+            also = self._also, [sighting for item in seen for sighting in item.also]
+            writes.insert(0 if self._also_first else 1, also)
+        for index, sightings in writes:
+            index.upsert(sightings)
         self._observe("upsert", time.perf_counter() - start)
 
     def nearest(self, perceived: Perceived) -> list[Near]:
@@ -279,13 +286,14 @@ class Recognition:
     def _copies(self, photo: Sighting, mirrored_hash: int, limit: int) -> Sequence[Copy]:
         return self._index.copies([photo], [mirrored_hash], limit)[0]
 
-    def _chosen(self, pairs: Sequence[_Pair]) -> list[list[_Pair]]:
-        """The pairs of the most alike photos, by photo, the most alike first."""
+    def _chosen(self, perceived: Perceived, pairs: Sequence[_Pair]) -> list[list[_Pair]]:
+        """The pairs of the most alike photos, by photo, the most alike first and the whole photos second."""
         by_photo: dict[PhotoRef, list[_Pair]] = defaultdict(list)
         for pair in sorted(pairs, key=lambda pair: -pair.alike):
             if pair.alike >= self._options.least_cosine:
                 by_photo[pair.candidate.photo].append(pair)
-        return list(by_photo.values())[: self._options.photos]
+        whole = perceived.sightings[0]
+        return [_whole_second(whole, found) for found in list(by_photo.values())[: self._options.photos]]
 
     def _decided(
         self, perceived: Perceived, photos: Sequence[Sequence[_Pair]], known: Mapping[UUID, Sighting]
@@ -349,6 +357,22 @@ class Recognition:
             homography=match.homography,
             points=match.points,
         )
+
+
+def _whole_second(whole: Sighting, pairs: Sequence[_Pair]) -> list[_Pair]:
+    """The pairs of two photos, that of the whole photos in second place at the latest, whether found or not.
+
+    Of a photo and its crop the damages that look most alike are often two others.
+    """
+    first = pairs[0].candidate
+    entry = Entry(first.photo.damage_id(0), first.photo, first.origin)
+
+    def is_whole(pair: _Pair) -> bool:
+        return pair.query is whole and pair.candidate.damage_id == entry.damage_id
+
+    wholes = [pair for pair in pairs if is_whole(pair)] or [_Pair(whole, entry, 0.0)]
+    others = [pair for pair in pairs if not is_whole(pair)]
+    return [*wholes, *others] if is_whole(pairs[0]) else [others[0], *wholes, *others[1:]]
 
 
 def side_of(sighting: Sighting) -> AlertSide:

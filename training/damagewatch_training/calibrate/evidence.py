@@ -146,6 +146,7 @@ class _Gallery:
     def __init__(self, seen: Sequence[Perceived]) -> None:
         self._sightings = [sighting for perceived in seen for sighting in perceived.sightings]
         self._embeddings = np.stack([sighting.embedding for sighting in self._sightings])
+        self._whole = {perceived.photo.photo_id: perceived.sightings[0] for perceived in seen}
         self._owners = np.array([sighting.photo.photo_id for sighting in self._sightings])
 
     def near(self, perceived: Perceived) -> list[tuple[str, list[tuple[Sighting, Sighting]]]]:
@@ -161,7 +162,17 @@ class _Gallery:
         for cosine_, query, match in sorted(pairs, key=lambda pair: -pair[0]):
             if cosine_ >= options.least_cosine:
                 by_photo[match.photo.photo_id].append((query, match))
-        return list(by_photo.items())[: options.photos]
+        chosen = list(by_photo.items())[: options.photos]
+        return [(name, self._whole_second(perceived.sightings[0], found)) for name, found in chosen]
+
+    def _whole_second(
+        self, whole: Sighting, pairs: list[tuple[Sighting, Sighting]]
+    ) -> list[tuple[Sighting, Sighting]]:
+        """That of the whole photos in second place at the latest, as the service puts it."""
+        wholes = whole, self._whole[pairs[0][1].photo.photo_id]
+        if pairs[0] == wholes:
+            return pairs
+        return [pairs[0], wholes, *(pair for pair in pairs[1:] if pair != wholes)]
 
 
 def _compared(

@@ -26,8 +26,8 @@ SIGNS = (1, 1, 1, 1, 1, 1, 0, 1)
 one picture is told before, and a real second photograph is as far from the first as any other."""
 PARTS = 5
 """Into which the photos are parted for the figures."""
-LEAST_THRESHOLD = 0.3
-"""No alert is less probable than this, even where none was false."""
+LEAST_THRESHOLD = 0.5
+"""No alert is less likely than not, even where none was false."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ def monotone_logistic(
     y: NDArray[np.bool_],
     weight: NDArray[np.float64],
     signs: Sequence[int],
-    penalty: float = 1e-5,
+    penalty: float = 3e-5,
 ) -> tuple[NDArray[np.float64], float]:
     """Logistic regression whose coefficients keep given signs (or are 0, as where the sign is), with an L2 penalty.
 

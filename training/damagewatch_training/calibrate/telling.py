@@ -13,8 +13,8 @@ from sklearn.neural_network import MLPClassifier
 from damagewatch.vision.distinctness import DIMENSION, Distinctness
 from damagewatch_training.calibrate.evidence import Candidate
 
-HIDDEN = 32
-"""Of 8, 16 and 32 units each told the true matches of other photos from the false ones better."""
+HIDDEN = 64
+"""Of 8, 16, 32 and 64 units each told the true matches of other photos from the false ones better (AUC 0.775)."""
 AT_MOST = 40
 """Matches of one registration that are learned from: a copy has hundreds."""
 DOUBTFUL = 40
@@ -54,10 +54,10 @@ def learned(pairs: Sequence[Candidate], seed: int) -> Distinctness:
     )
     network = MLPClassifier(
         (HIDDEN,),
-        alpha=1e-3,
+        alpha=0.3,
         batch_size=min(512, count),
         learning_rate_init=3e-3,
-        max_iter=15,
+        max_iter=20,
         tol=0,
         random_state=seed,
     )
