@@ -1,21 +1,85 @@
-"""OSNet x1_0, the omni-scale network of Zhou et al. (ICCV 2019, arXiv 1905.00953).
+"""OSNet, the omni-scale network of Zhou et al. (ICCV 2019, arXiv 1905.00953), and its sibling AIN.
 
-Written after the paper. Two differences, both for metric learning: the embedding is Linear + BatchNorm without
-the last ReLU (a ReLU would keep all embeddings in one orthant), and it leaves the network L2-normalised.
+Written after the papers; AIN (arXiv 1910.06827) puts instance normalisation where its search found it best for
+domains never trained on. What differs from the papers, for metric learning, is the head (`embedder.network`): Linear
+and batch norm without the last ReLU, which would keep all embeddings in one orthant.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+CHANNELS = (64, 256, 384, 512)
+"""Of the stem and the three stages of x1_0."""
 
-def _conv(inside: int, out: int, size: int, stride: int = 1, relu: bool = True) -> nn.Sequential:
-    layers: list[nn.Module] = [
-        nn.Conv2d(inside, out, size, stride, padding=size // 2, bias=False),
-        nn.BatchNorm2d(out),
-    ]
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """`width` multiplies all channels. `instance_norm`: of the stem, then of the six blocks."""
+
+    width: float
+    instance_norm: tuple[bool, ...] = (False,) * 7
+
+
+_AIN = (True, True, True, False, True, True, False)
+
+VARIANTS = {
+    "osnet_x1_0": Variant(1.0),
+    "osnet_x0_75": Variant(0.75),
+    "osnet_x0_5": Variant(0.5),
+    "osnet_x0_25": Variant(0.25),
+    "osnet_ain_x1_0": Variant(1.0, _AIN),
+}
+
+
+def features(variant: Variant) -> tuple[nn.Sequential, int]:
+    """The convolutions of a variant, (N, 3, S, S) to maps (N, C, S/16, S/16), and their number C.
+
+    No weights of OSNet install from a package index: they start random.
+    """
+    stem, c2, c3, c4 = (int(channels * variant.width) for channels in CHANNELS)
+    first, *blocks = variant.instance_norm
+    layers = nn.Sequential(
+        _conv(3, stem, 7, stride=2, norm=_instance if first else nn.BatchNorm2d),
+        nn.MaxPool2d(3, 2, padding=1),
+        OSBlock(stem, c2, blocks[0]),
+        OSBlock(c2, c2, blocks[1]),
+        _conv(c2, c2, 1),
+        nn.AvgPool2d(2),
+        OSBlock(c2, c3, blocks[2]),
+        OSBlock(c3, c3, blocks[3]),
+        _conv(c3, c3, 1),
+        nn.AvgPool2d(2),
+        OSBlock(c3, c4, blocks[4]),
+        OSBlock(c4, c4, blocks[5]),
+        _conv(c4, c4, 1),
+    )
+    for module in layers.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return layers, c4
+
+
+def _instance(channels: int) -> nn.Module:
+    return nn.InstanceNorm2d(channels, affine=True)
+
+
+def _conv(
+    inside: int,
+    out: int,
+    size: int,
+    stride: int = 1,
+    relu: bool = True,
+    norm: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
+) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Conv2d(inside, out, size, stride, padding=size // 2, bias=False)]
+    if norm is not None:
+        layers.append(norm(out))
     if relu:
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
@@ -38,8 +102,9 @@ class Gate(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
-        self.fc1 = nn.Conv2d(channels, channels // reduction, 1)
-        self.fc2 = nn.Conv2d(channels // reduction, channels, 1)
+        inner = max(channels // reduction, 1)
+        self.fc1 = nn.Conv2d(channels, inner, 1)
+        self.fc2 = nn.Conv2d(inner, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
@@ -49,9 +114,12 @@ class Gate(nn.Module):
 
 
 class OSBlock(nn.Module):
-    """The omni-scale residual block: four streams of 1 to 4 Lite 3x3, gated, added."""
+    """The omni-scale residual block: four streams of 1 to 4 Lite 3x3, gated, added.
 
-    def __init__(self, inside: int, out: int) -> None:
+    With `instance_norm` the residual is normalised for each picture by itself before it is added (AIN).
+    """
+
+    def __init__(self, inside: int, out: int, instance_norm: bool = False) -> None:
         super().__init__()
         middle = out // 4
         self.reduce = _conv(inside, middle, 1)
@@ -59,7 +127,9 @@ class OSBlock(nn.Module):
             nn.Sequential(*(LightConv3x3(middle, middle) for _ in range(depth))) for depth in (1, 2, 3, 4)
         )
         self.gate = Gate(middle)
-        self.expand = _conv(middle, out, 1, relu=False)
+        self.expand = _conv(middle, out, 1, relu=False, norm=None if instance_norm else nn.BatchNorm2d)
+        if instance_norm:
+            self.expand.append(_instance(out))
         self.shortcut = _conv(inside, out, 1, relu=False) if inside != out else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,37 +137,3 @@ class OSBlock(nn.Module):
         reduced = self.reduce(x)
         merged = torch.stack([self.gate(stream(reduced)) for stream in self.streams]).sum(0)
         return functional.relu(self.expand(merged) + self.shortcut(x))
-
-
-class OSNet(nn.Module):
-    """OSNet x1_0: (N, 3, S, S), normalised RGB, to L2-normalised embeddings (N, `dimension`)."""
-
-    def __init__(
-        self, channels: tuple[int, int, int, int] = (64, 256, 384, 512), dimension: int = 512
-    ) -> None:
-        super().__init__()
-        stem, c2, c3, c4 = channels
-        self.features = nn.Sequential(
-            _conv(3, stem, 7, stride=2),
-            nn.MaxPool2d(3, 2, padding=1),
-            OSBlock(stem, c2),
-            OSBlock(c2, c2),
-            _conv(c2, c2, 1),
-            nn.AvgPool2d(2),
-            OSBlock(c2, c3),
-            OSBlock(c3, c3),
-            _conv(c3, c3, 1),
-            nn.AvgPool2d(2),
-            OSBlock(c3, c4),
-            OSBlock(c4, c4),
-            _conv(c4, c4, 1),
-        )
-        self.embed = nn.Sequential(nn.Linear(c4, dimension, bias=False), nn.BatchNorm1d(dimension))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Embeddings of unit length."""
-        pooled = self.features(x).mean((2, 3))
-        return functional.normalize(self.embed(pooled), dim=1)

@@ -1,171 +1,454 @@
-"""Trains OSNet x1_0 by distillation: it learns to see in photos taken again what a teacher sees in the clean ones.
+"""Trains the embedder: by a teacher, by views that show one damage, or by both.
 
-No weights of OSNet install from a package index, so it starts from noise. The teacher's embeddings (SSCD, centred)
-are written once (`damagewatch_training.embedder.teacher`), and the student's views are rendered once
-(`damagewatch_training.embedder.views`).
-After Budnik and Avrithis (arXiv 2103.13680, regression and teacher-anchored contrast) and Park et al. (CVPR 2019,
-relations).
+No weights of OSNet install from a package index, so it starts from noise: a teacher's embeddings (SSCD, centred; see
+`embedder.teacher`) bring it far within an hour, and views that belong together bring it on.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from damagewatch_training.embedder.osnet import OSNet
-from damagewatch_training.experiment import checkpoint
+from damagewatch_training.embedder import whitening
+from damagewatch_training.embedder.augment import PLAIN, Augment
+from damagewatch_training.embedder.examples import Examples
+from damagewatch_training.embedder.losses import WITH_MEMORY, Metric, MetricLoss, distillation
+from damagewatch_training.embedder.network import MEAN, STD, Embedder, Network
+from damagewatch_training.evaluate.metrics import Retrieval, retrieval
+from damagewatch_training.experiment import checkpoint, config, launch, record
 from damagewatch_training.experiment.schedule import set_rates
 from damagewatch_training.export.onnx import to_onnx
 
-SIZE = 96
-MEAN = STD = (0.5, 0.5, 0.5)
+CHECKPOINT = "checkpoint.pt"
+CHECKPOINT_SECONDS = 180.0
+"""Between checkpoints within an epoch."""
+FILE = "embedder.onnx"
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0)]
+Side = Annotated[int, Field(ge=32, le=1024)]
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """Distillation; `weight` 0 trains without a teacher."""
+
+    weight: Weight = 1.0
+    temperature: Annotated[float, Field(gt=0)] = 0.05
+    relational: Weight = 5.0
+    alike: float = 0.5
+    """Windows of which the teacher's cosine is higher are not told apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Belonging:
+    """The loss over views that show one damage; needs two views an identity."""
+
+    name: MetricLoss = "supcon"
+    weight: Weight = 0.5
+    memory: Count = 0
+    """Embeddings of earlier batches that are compared with, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whiten:
+    """What is fitted behind the network when it is trained."""
+
+    name: Literal["none", "principal", "learned"] = "none"
+    dimension: Positive = 256
+    power: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How the embedder is trained.
 
-    `sizes`: until which share of the steps at how many pixels. It begins small: a quarter of the pixels cost a
-    quarter of the time.
+    `sizes` says until which share of the training at how many pixels, the last being the size that it is used at:
+    beginning small costs less.
     """
 
-    steps: int = 1750
-    batch: int = 64
-    sizes: tuple[tuple[float, int], ...] = ((0.46, 64), (1.0, SIZE))
-    rate: float = 2e-3
-    weight_decay: float = 0.02
-    temperature: float = 0.05
-    relational: float = 5.0
-    alike: float = 0.5
+    network: Network = field(default_factory=Network)
+    teacher: Teacher = field(default_factory=Teacher)
+    metric: Belonging = field(default_factory=Belonging)
+    whiten: Whiten = field(default_factory=Whiten)
+    augment: Augment = field(default_factory=Augment)
+    sizes: tuple[tuple[float, Side], ...] = ((0.46, 64), (1.0, 96))
+    epochs: Positive = 12
+    identities: Annotated[int, Field(ge=2)] = 32
+    """Of a batch, all processes together."""
+    views: Positive = 2
+    """Of each identity in a batch."""
+    rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Weight = 0.02
+    held_out: Share = 0.05
+    """Share of the identities that is not trained on: they tell which epoch is the best, and when to stop."""
+    patience: Count = 4
+    """Stops after so many epochs without a better mAP on the identities held out; 0: never."""
+    precision: launch.Precision = "bf16-mixed"
     seed: int = 1
-    checkpoint_seconds: float = 180.0
+
+    def __post_init__(self) -> None:
+        shares = [share for share, _ in self.sizes]
+        if not shares or shares != sorted(shares) or shares[0] <= 0 or shares[-1] != 1:
+            raise ValueError("sizes: shares of the training must rise and end with 1.0")
+        if self.whiten.name != "none" and self.whiten.dimension > self.network.dimension:
+            raise ValueError("whiten.dimension cannot be more than network.dimension")
+        if self.metric.memory and self.metric.name not in WITH_MEMORY:
+            raise ValueError(f"metric.memory: {', '.join(WITH_MEMORY)} use one, not {self.metric.name}")
+
+    @property
+    def size(self) -> int:
+        """Pixels of the window that the network is used at."""
+        return self.sizes[-1][1]
+
+
+MAY_DIFFER = ("epochs", "patience")
+"""Settings that a training may go on with changed."""
 
 
 def centred(teacher: NDArray[np.float32]) -> Tensor:
-    """Teacher embeddings (W, D) without what all photos of cars share, of unit length."""
-    embeddings = torch.from_numpy(teacher)
+    """Teacher embeddings (I, D) without what all photos of cars share, of unit length."""
+    embeddings = torch.from_numpy(np.array(teacher, np.float32))
     return functional.normalize(embeddings - embeddings.mean(0), dim=1)
 
 
-def loss_of(student: Tensor, window: Tensor, teacher: Tensor, settings: Settings) -> Tensor:
-    """Regression + contrast against all windows + relations within the batch.
+class Learner(nn.Module):
+    """The network with its losses: images and what they show to one number."""
+
+    def __init__(self, settings: Settings, identities: int, teacher: Tensor | None) -> None:
+        super().__init__()
+        self.settings = settings
+        self.embedder = Embedder(settings.network)
+        dimension = settings.network.dimension
+        self.register_buffer("teacher", teacher, persistent=False)
+        self.metric = None
+        if settings.metric.name != "none" and settings.metric.weight:
+            self.metric = Metric(settings.metric.name, identities, dimension, settings.metric.memory)
+        if settings.teacher.weight and teacher is None:
+            raise config.ConfigError(
+                "no teacher's embeddings here: set teacher.weight to 0, or write them first"
+            )
+        if teacher is not None and teacher.shape[1] != dimension:
+            raise config.ConfigError(
+                f"the teacher has {teacher.shape[1]} dimensions, network.dimension is {dimension}"
+            )
+        if self.metric is None and teacher is None:
+            raise config.ConfigError("neither a teacher nor a metric loss: nothing to learn by")
+
+    def forward(self, images: Tensor, identity: Tensor, fabric: Fabric) -> Tensor:
+        """The loss of a batch, over the parts of all processes."""
+        embeddings = self.embedder(images)
+        if fabric.world_size > 1:
+            embeddings = fabric.all_gather(embeddings, sync_grads=True).flatten(0, 1)
+            identity = fabric.all_gather(identity).flatten()
+        with torch.autocast(images.device.type, enabled=False):
+            embeddings = embeddings.float()
+            loss = embeddings.sum() * 0
+            if self.teacher is not None:
+                how = self.settings.teacher
+                loss = loss + how.weight * distillation(
+                    embeddings,
+                    identity,
+                    self.teacher,
+                    temperature=how.temperature,
+                    relational=how.relational,
+                    alike=how.alike,
+                )
+            if self.metric is not None:
+                loss = loss + self.settings.metric.weight * self.metric(embeddings, identity)
+        return loss
+
+
+def train(
+    examples: Examples,
+    folder: Path,
+    settings: Settings,
+    start: Path | None = None,
+    tell: Callable[[str], None] = print,
+) -> Embedder:
+    """Trains, with a checkpoint in `folder` after each epoch and every few minutes; goes on from there.
+
+    Going on gives the very weights that training without a stop would have given, on the same machine.
 
     Args:
-        student: float (B, D), of unit length.
-        window: int64 (B,), which window each is a view of.
-        teacher: float (W, D), of unit length. Windows that the teacher finds as alike as `settings.alike` are no
-            negatives of each other: they overlap or show one car.
-        settings: The weights of the terms.
+        examples: what is learned from.
+        folder: of the checkpoints, of run.json and of embedder.onnx (which takes RGB from 0 to 1).
+        settings: how.
+        start: the folder of another training, whose weights this one starts from.
+        tell: takes a line after each epoch.
+
+    Returns:
+        The network of the best epoch on the identities held out, whitened where that was asked for.
+
+    Raises:
+        OtherExperiment: `folder` holds a training with other settings or on other data.
+        ConfigError: there is nothing to learn by, or less than one batch to learn from.
     """
-    target = teacher[window]
-    regression = (1 - (student * target).sum(1)).mean()
-    alike = target @ teacher.T > settings.alike
-    alike[torch.arange(len(window)), window] = False
-    scores = (student @ teacher.T / settings.temperature).masked_fill(alike, -torch.inf)
-    contrast = functional.cross_entropy(scores, window)
-    relational = functional.mse_loss(student @ student.T, target @ target.T)
-    return regression + 0.5 * contrast + settings.relational * relational
+    record.check(folder, settings, examples.sha256, MAY_DIFFER)
+    fabric = launch.fabric(settings.precision)
+    torch.manual_seed(settings.seed)
+    known, held_out = examples.split(settings.held_out, settings.seed)
+    if len(known) < settings.identities:
+        raise config.ConfigError(
+            f"{len(known)} damages to train on do not make one batch of {settings.identities}"
+        )
+    teacher = None
+    if examples.teacher is not None and settings.teacher.weight:
+        teacher = centred(examples.teacher)
+    state = _State(settings, len(examples.views), teacher)
+    learner, optimiser = fabric.setup(state.learner, state.optimiser)
+    if saved := checkpoint.load(folder / CHECKPOINT):
+        state.load(saved)
+    elif start is not None:
+        state.learner.embedder.load_state_dict(trained(start).state_dict())
+    if saved is None and fabric.is_global_zero:
+        record.write(
+            folder,
+            settings,
+            examples.sha256,
+            identities=len(known),
+            held_out=len(held_out),
+            processes=fabric.world_size,
+            device=str(fabric.device),
+        )
+    while state.epoch < settings.epochs and not state.tired:
+        started = time.monotonic()
+        loss = _epoch(fabric, learner, optimiser, state, examples, known, folder)
+        line = f"epoch {state.epoch} of {settings.epochs}: loss {loss:.4f}"
+        if len(held_out):
+            found = judged(state.learner.embedder, examples, held_out, settings.size)
+            state.judge(found.mean_average_precision)
+            line += f", Rank-1 {found.cmc[1]:.4f}, mAP {found.mean_average_precision:.4f} held out"
+        if fabric.is_global_zero:
+            checkpoint.save(folder / CHECKPOINT, state.saved())
+            tell(f"{line}, {time.monotonic() - started:.0f} s")
+    if fabric.is_global_zero:
+        _finish(state, examples, known, folder)
+    fabric.barrier()
+    return trained(folder)
 
 
-def changed(views: NDArray[np.uint8], size: int, rng: np.random.Generator) -> Tensor:
-    """A batch for the network: uint8 (B, S, S, 3) RGB to float (B, 3, size, size).
+def judged(model: Embedder, examples: Examples, identities: NDArray[np.int64], size: int) -> Retrieval:
+    """The second view of each identity looks for the first among those of all."""
+    rng = np.random.default_rng(0)
+    asked, gallery = (
+        embedded(model, [PLAIN(examples.views[i][which], size, rng) for i in identities]) for which in (1, 0)
+    )
+    return retrieval(asked @ gallery.T, np.eye(len(identities), dtype=bool))
 
-    Mirrored, grey, in another paint, or with a part hidden, each now and then. Mirrored views are positives: the
-    teacher cannot tell them apart, and it is the verifier that does.
-    """
-    batch = views.astype(np.float32)
-    for image in batch:
-        if rng.random() < 0.3:
-            image[:] = image[:, ::-1].copy()
-        if rng.random() < 0.1:
-            image[:] = image.mean(2, keepdims=True)
-        elif rng.random() < 0.1:
-            image[:] = image[..., rng.permutation(3)]
-        if rng.random() < 0.25:
-            h, w = rng.integers(image.shape[0] // 10, image.shape[0] // 3, 2)
-            y, x = rng.integers(0, image.shape[0] - h), rng.integers(0, image.shape[1] - w)
-            image[y : y + h, x : x + w] = rng.uniform(0, 255, 3)
-    pixels = torch.from_numpy(batch).permute(0, 3, 1, 2) / 127.5 - 1
-    if size != pixels.shape[-1]:
-        pixels = functional.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
+
+def embedded(model: Embedder, views: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """Embeddings of views, uint8 (S, S, 3) RGB each, as float32 (N, D)."""
+    device = next(model.parameters()).device
+    before = model.training
+    model.eval()
+    with torch.inference_mode():
+        parts = [model(tensor(views[i : i + 64]).to(device)).float().cpu() for i in range(0, len(views), 64)]
+    model.train(before)
+    return np.concatenate([part.numpy() for part in parts])
+
+
+def tensor(views: list[NDArray[np.uint8]]) -> Tensor:
+    """Views of one size, uint8 (S, S, 3) RGB, as the network takes them."""
+    pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).float() / 127.5 - 1
     return pixels.contiguous(memory_format=torch.channels_last)
 
 
-def train(run: Path, folder: Path, settings: Settings) -> nn.Module:
-    """Trains on `run`/views.npy and `run`/teacher.npy, with checkpoints in `folder`. Returns the network."""
-    torch.manual_seed(settings.seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "settings.json").write_text(json.dumps(asdict(settings), indent=2))
-    views = np.load(run / "views.npy", mmap_mode="r")
-    teacher = centred(np.load(run / "teacher.npy"))
-    model = OSNet().to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(model.parameters(), settings.rate, weight_decay=settings.weight_decay)
-    parts = {"model": model, "optimiser": optimiser}
-    first = 0
-    if saved := checkpoint.load(folder / "checkpoint.pt"):
-        for name, part in parts.items():
-            part.load_state_dict(saved[name])
-        first = int(saved["steps"])
-    model.train()
-    saved_at, told_at, recent = time.monotonic(), time.monotonic(), []
-    for step in range(first, settings.steps):
-        progress = step / settings.steps
+class _State:
+    """All of a training that a checkpoint keeps."""
+
+    def __init__(self, settings: Settings, identities: int, teacher: Tensor | None) -> None:
+        self.settings = settings
+        self.learner = Learner(settings, identities, teacher).to(memory_format=torch.channels_last)
+        self.optimiser = torch.optim.AdamW(
+            self.learner.parameters(), settings.rate, weight_decay=settings.weight_decay
+        )
+        self.epoch = 0
+        self.step = 0
+        self.losses: list[float] = []
+        """Of the steps of this epoch."""
+        self.figures: list[float] = []
+        """mAP after each epoch."""
+        self.best: dict[str, Tensor] = {}
+
+    @property
+    def tired(self) -> bool:
+        """Whether the last epochs brought nothing."""
+        patience = self.settings.patience
+        return (
+            bool(patience and self.figures)
+            and len(self.figures) - 1 - int(np.argmax(self.figures)) >= patience
+        )
+
+    def judge(self, value: float) -> None:
+        """Keeps the weights where they are the best so far."""
+        self.figures.append(value)
+        if value >= max(self.figures):
+            self.best = {
+                name: tensor.detach().cpu().clone()
+                for name, tensor in self.learner.embedder.state_dict().items()
+            }
+
+    def saved(self) -> dict[str, Any]:
+        """What `load` takes."""
+        memory = None if self.learner.metric is None else self.learner.metric.memory
+        return {
+            "settings": config.resolved(self.settings),
+            "learner": self.learner.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "memory": None if memory is None else [memory.queue_idx, memory.has_been_filled],
+            "epoch": self.epoch,
+            "step": self.step,
+            "losses": self.losses,
+            "figures": self.figures,
+            "weights": self.best or self.learner.embedder.state_dict(),
+        }
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Goes on where a training was stopped."""
+        self.learner.load_state_dict(saved["learner"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        if self.learner.metric is not None and self.learner.metric.memory is not None:
+            memory = self.learner.metric.memory
+            memory.queue_idx, memory.has_been_filled = saved["memory"]
+        self.epoch, self.step = saved["epoch"], saved["step"]
+        self.losses, self.figures = list(saved["losses"]), list(saved["figures"])
+        self.best = saved["weights"] if self.figures else {}
+
+
+def _epoch(
+    fabric: Fabric,
+    learner: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    state: _State,
+    examples: Examples,
+    known: NDArray[np.int64],
+    folder: Path,
+) -> float:
+    """One pass over the identities, or what is left of it. Returns the mean loss."""
+    settings = state.settings
+    steps = len(known) // settings.identities
+    order = np.random.default_rng([settings.seed, 0, state.epoch]).permutation(known)
+    saved = time.monotonic()
+    learner.train()
+    while state.step < steps:
+        progress = (state.epoch + state.step / steps) / settings.epochs
         set_rates(optimiser, [settings.rate], progress)
-        window, view, rng = _batch(step, len(views), views.shape[1], settings)
-        size = next(size for until, size in settings.sizes if progress < until)
-        pixels = changed(views[window, view], size, rng)
-        with torch.autocast("cpu", torch.bfloat16):
-            student = model(pixels)
-        loss = loss_of(student.float(), torch.from_numpy(window), teacher, settings)
+        chosen = order[state.step * settings.identities :][: settings.identities]
+        mine = np.repeat(chosen[fabric.global_rank :: fabric.world_size], settings.views)
+        rng = np.random.default_rng([settings.seed, 1, state.epoch, state.step, fabric.global_rank])
+        images = tensor(_views(examples, mine, settings, progress, rng)).to(fabric.device)
+        loss = learner(images, torch.from_numpy(mine).to(fabric.device), fabric)
         optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        fabric.backward(loss)
+        fabric.clip_gradients(learner, optimiser, max_norm=5.0)
         optimiser.step()
-        recent.append(float(loss.detach()))
-        last = step + 1 == settings.steps
-        if step % 50 == 49 or last:
-            now = time.monotonic()
-            speed = len(recent) * settings.batch / (now - told_at)
-            print(f"step {step + 1} loss {np.mean(recent):.4f} {speed:.0f} views/s", flush=True)
-            told_at, recent = now, []
-        if time.monotonic() - saved_at > settings.checkpoint_seconds or last:
-            checkpoint.save(
-                folder / "checkpoint.pt",
-                {name: part.state_dict() for name, part in parts.items()} | {"steps": step + 1},
-            )
-            saved_at = time.monotonic()
-    return model
+        state.losses.append(float(loss.detach()))
+        state.step += 1
+        if time.monotonic() - saved > CHECKPOINT_SECONDS and fabric.is_global_zero:
+            checkpoint.save(folder / CHECKPOINT, state.saved())
+            saved = time.monotonic()
+    mean = float(np.mean(state.losses))
+    state.epoch, state.step, state.losses = state.epoch + 1, 0, []
+    return mean
 
 
-def _batch(
-    step: int, count: int, views: int, settings: Settings
-) -> tuple[NDArray[np.int64], NDArray[np.int64], np.random.Generator]:
-    """Windows and views of a step: each window once an epoch, in an order that depends on the seed alone."""
-    epoch, position = divmod(step, count // settings.batch)
-    order = np.random.default_rng([settings.seed, 0, epoch]).permutation(count)
-    window = order[position * settings.batch : (position + 1) * settings.batch]
-    rng = np.random.default_rng([settings.seed, 1, step])
-    return window, rng.integers(0, views, len(window)), rng
+def _views(
+    examples: Examples,
+    identities: NDArray[np.int64],
+    settings: Settings,
+    progress: float,
+    rng: np.random.Generator,
+) -> list[NDArray[np.uint8]]:
+    """A view of each: other views for an identity that comes twice, as far as it has them; changed."""
+    size = next(size for until, size in settings.sizes if progress < until)
+    drawn: dict[int, list[int]] = {}
+    views = []
+    for identity in identities.tolist():
+        if not drawn.get(identity):
+            drawn[identity] = rng.permutation(len(examples.views[identity])).tolist()
+        view = np.asarray(examples.views[identity][drawn[identity].pop()])
+        views.append(settings.augment(view, size, rng))
+    return views
 
 
-def trained(folder: Path) -> nn.Module:
-    """The network of the last checkpoint in `folder`."""
-    saved = checkpoint.load(folder / "checkpoint.pt")
+def _finish(state: _State, examples: Examples, known: NDArray[np.int64], folder: Path) -> None:
+    """Whitens where asked, writes the model, and says in run.json what came out."""
+    settings = state.settings
+    saved = state.saved()
+    model = Embedder(settings.network)
+    model.load_state_dict(saved["weights"])
+    if settings.whiten.name != "none":
+        rng = np.random.default_rng([settings.seed, 2])
+        chosen = np.repeat(rng.permutation(known)[:1500], 2)
+        found = embedded(model, _views(examples, chosen, settings, 0.999, rng))
+        how = settings.whiten
+        fitted = (
+            whitening.principal(found, how.dimension, how.power)
+            if how.name == "principal"
+            else whitening.learned(found, chosen, how.dimension, how.power)
+        )
+        saved["whitening"] = [torch.from_numpy(fitted.mean), torch.from_numpy(fitted.projection)]
+        model.whitened(fitted)
+    checkpoint.save(folder / CHECKPOINT, saved)
+    cosine = to_onnx(
+        _Scaled(model), torch.rand(1, 3, settings.size, settings.size), ["embedding"], folder / FILE
+    )
+    record.add(folder, epochs=state.epoch, map_held_out=state.figures, onnx_cosine=cosine)
+
+
+class _Scaled(nn.Module):
+    """Takes RGB from 0 to 1, as tools expect that know of no manifest."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embeddings."""
+        embeddings: Tensor = self.model((images - MEAN[0]) / STD[0])
+        return embeddings
+
+
+def settings_of(folder: Path) -> Settings:
+    """What the training in `folder` was started with.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    saved = checkpoint.load(folder / CHECKPOINT)
     if saved is None:
-        raise FileNotFoundError(f"no checkpoint in {folder}")
-    model = OSNet()
-    model.load_state_dict(saved["model"])
+        raise FileNotFoundError(
+            f"{folder / CHECKPOINT} is missing: `damagewatch-train train embedder` writes it"
+        )
+    return config.of(saved["settings"], Settings)
+
+
+def trained(folder: Path) -> Embedder:
+    """The best network so far of the training in `folder`, with its whitening.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    saved = checkpoint.load(folder / CHECKPOINT)
+    settings = settings_of(folder)
+    model = Embedder(settings.network)
+    assert saved is not None
+    model.load_state_dict(saved["weights"])
+    if fitted := saved.get("whitening"):
+        model.whitened(whitening.Whitening(*(part.numpy() for part in fitted)))
+    model.eval()
     return model
-
-
-def export(model: nn.Module, path: Path) -> float:
-    """Writes the network to `path` and returns the least cosine between ONNX Runtime and torch."""
-    return to_onnx(model, torch.rand(1, 3, SIZE, SIZE), ["embedding"], path)

@@ -62,6 +62,11 @@ def resolved(settings: Any) -> dict[str, Any]:
     return plain
 
 
+def of(resolved: Mapping[str, Any], kind: type[Settings]) -> Settings:
+    """Settings again, from what `resolved` gave of them."""
+    return TypeAdapter(kind).validate_python(resolved)
+
+
 def sha256(settings: Any) -> str:
     """A hash of the resolved settings: equal settings, equal hash, whatever file they came from."""
     return hashlib.sha256(json.dumps(resolved(settings), sort_keys=True).encode()).hexdigest()

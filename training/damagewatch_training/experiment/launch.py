@@ -1,0 +1,32 @@
+"""Where a training runs: on the CPU, on a GPU, or on several through torchrun, by Lightning Fabric."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from lightning_fabric import Fabric
+
+Precision = Literal["32-true", "bf16-mixed"]
+
+
+def fabric(precision: Precision = "32-true") -> Fabric:
+    """This process's part of the training, ready to use.
+
+    One process on its own takes the first GPU where there is one. Processes that torchrun started
+    (``torchrun --nproc-per-node 4 -m damagewatch_training train ...``) take one GPU each, or share the CPU.
+
+    Args:
+        precision: `bf16-mixed` computes in bfloat16 what can be; on CPUs that speeds up plain convolutions and slows
+            down depthwise ones.
+    """
+    local, world = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    made = Fabric(
+        accelerator="auto",
+        devices=local,
+        num_nodes=max(world // local, 1),
+        strategy="ddp" if world > 1 else "auto",
+        precision=precision,
+    )
+    made.launch()
+    return made
