@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from damagewatch.domain import DependencyDownError, Sighting
-from damagewatch.index.edge import EdgeIndex, FolderAlias
+from damagewatch.index.edge import EdgeIndex, FolderAlias, _Shard
 
 Make = Callable[..., Sighting]
 NAME = "damages-v1-net-0123456789ab"
@@ -149,6 +149,46 @@ def test_an_erasure_that_was_not_tidied_up_before_a_restart_is_tidied_up_after_i
     again.optimize()
     assert not files_with(tmp_path, b"C-7-canary")
     again.close()
+
+
+def test_what_was_discarded_is_in_no_file_either(tmp_path: Path, sighting: Make) -> None:
+    """A damage of an erased claim that was being carried over, and was taken out again."""
+    index = EdgeIndex(tmp_path, NAME, 16)
+    canary = sighting(claim="C-7-canary")
+    index.upsert([canary, sighting(claim="C-8-canary")])
+    index.discard("acme", {canary.damage.damage_id})
+    index.optimize()
+    assert not files_with(tmp_path, b"C-7-canary")
+    assert index.count() == 1
+    index.close()
+
+
+def test_a_compaction_that_was_stopped_half_way_is_made_good(
+    tmp_path: Path, sighting: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = EdgeIndex(tmp_path, NAME, 16)
+    index.upsert([sighting(claim="C-7-canary"), sighting(claim="C-8-canary")])
+    index.erase("acme", "C-7-canary")
+    with monkeypatch.context() as no_memory:
+        no_memory.setattr(_Shard, "_loaded", lambda self: 1 / 0)
+        with pytest.raises(DependencyDownError, match="division"):
+            index.optimize()
+    assert index.count() == 1
+    index.optimize()
+    assert not files_with(tmp_path, b"C-7-canary")
+    index.close()
+
+
+def test_what_a_killed_process_was_dropping_goes_when_the_folder_is_opened(
+    tmp_path: Path, sighting: Make
+) -> None:
+    """No erasure would visit it."""
+    index = EdgeIndex(tmp_path, NAME, 16)
+    index.upsert([sighting(claim="C-7-canary")])
+    index.close()
+    (tmp_path / NAME).rename(tmp_path / f"{NAME}.new")
+    EdgeIndex(tmp_path, "damages-v1-other-0123456789ab", 16).close()
+    assert not files_with(tmp_path, b"C-7-canary")
 
 
 def test_others_go_on_while_the_log_is_begun_anew(tmp_path: Path, sighting: Make) -> None:

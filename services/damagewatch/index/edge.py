@@ -120,8 +120,7 @@ class EdgeIndex(PointIndex):
         return self._folder.delete(scope)
 
     def _discard(self, scope: Scope) -> None:
-        with self._shard.use() as shard:
-            _delete_from(shard, scope)
+        self._folder.discard(self._shard, scope)
 
     def ids(
         self, start: uuid.UUID | None, limit: int
@@ -137,7 +136,8 @@ class EdgeIndex(PointIndex):
         """See `RebuildableIndex.drop`."""
         self.close()
         folder = self._shard.folder
-        folder.rename(folder.with_suffix(UNFINISHED))
+        folder.with_suffix(ERASED).unlink(missing_ok=True)
+        folder.rename(folder.with_suffix(UNFINISHED))  # killed from here on: the next who opens removes it
         shutil.rmtree(folder.with_suffix(UNFINISHED))
 
 
@@ -179,6 +179,9 @@ class _Folder:
         self._users = 1
         self._shards: dict[str, _Shard] = {}
         self._changing = threading.Lock()
+        # What a killed process was making or dropping: no erasure would visit it.
+        for unfinished in path.glob(f"{ANY_LAYOUT_PREFIX}*{UNFINISHED}"):
+            shutil.rmtree(unfinished, ignore_errors=True)
 
     def shared(self) -> _Folder:
         with self._changing:
@@ -206,43 +209,39 @@ class _Folder:
             shard.close()
 
     def delete(self, scope: Scope) -> int:
-        """From every collection here, open or not. How many points went."""
+        """From every collection here, open or not, and so that no loss of power undoes it. How many points went."""
+        removed = 0
         with self._changing:
-            removed = 0
             for folder in self._collections():
-                shard = self._shards.get(folder.name)
-                one = shard or _Shard(folder)
-                try:
-                    with one.use() as engine:
-                        gone = _delete_from(engine, scope)
-                        if gone:
-                            folder.with_suffix(ERASED).touch()
-                        if shard is None:
-                            engine.flush()
-                finally:
-                    if shard is None:
-                        one.close()
-                removed += gone
-            return removed
+                with self._opened(folder) as shard:
+                    removed += _delete_from(shard, scope)
+        return removed
+
+    def discard(self, shard: _Shard, scope: Scope) -> None:
+        """From one collection that is open."""
+        with self._changing:
+            _delete_from(shard, scope)
 
     def compact(self) -> None:
         """Takes out of every file what was erased."""
         with self._changing:
             for folder in self._collections():
                 erased = folder.with_suffix(ERASED)
-                if not erased.exists():
-                    continue
-                erased.unlink()  # first: what is erased while we work marks it again
-                shard = self._shards.get(folder.name)
-                one = shard or _Shard(folder)
-                try:
-                    one.compact()
-                except BaseException:
-                    erased.touch()
-                    raise
-                finally:
-                    if shard is None:
-                        one.close()
+                if erased.exists():
+                    with self._opened(folder) as shard:
+                        shard.compact()
+                    erased.unlink()  # last: nobody erases meanwhile, and who is killed before begins again
+
+    @contextmanager
+    def _opened(self, folder: Path) -> Iterator[_Shard]:
+        """A collection that is open already, or is for as long as this takes."""
+        known = self._shards.get(folder.name)
+        shard = known or _Shard(folder)
+        try:
+            yield shard
+        finally:
+            if known is None:
+                shard.close()
 
     def _collections(self) -> list[Path]:
         return [
@@ -259,16 +258,20 @@ class _Shard:
         self.folder = folder
         self._free = threading.Condition()
         self._in_use = 0
-        with _engine():
-            shutil.rmtree(folder / f"{LOG}{ERASED}", ignore_errors=True)  # a killed process left it
-            self._engine: edge.EdgeShard | None = edge.EdgeShard.load(str(folder))
+        self._claimed = False
+        """Somebody waits to be alone: else a steady stream of others would never let it."""
+        self._closed = False
+        self._engine: edge.EdgeShard | None = self._loaded()
 
     @contextmanager
     def use(self) -> Iterator[edge.EdgeShard]:
         """The engine, for the time of one call; its errors as `DependencyDownError`."""
         with self._free:
-            if self._engine is None:
+            self._free.wait_for(lambda: not self._claimed)
+            if self._closed:
                 raise DependencyDownError("index", f"{self.folder} was closed")
+            if self._engine is None:  # a compaction got no further
+                self._engine = self._loaded()
             engine = self._engine
             self._in_use += 1
         try:
@@ -291,24 +294,36 @@ class _Shard:
             if self._engine is None:
                 return
             self._engine.flush()
-            self._engine.close()
-            self._engine = None
-            old = (self.folder / LOG).rename(self.folder / f"{LOG}{ERASED}")
-            shutil.rmtree(old)
-            self._engine = edge.EdgeShard.load(str(self.folder))
+            engine, self._engine = self._engine, None
+            engine.close()
+            (self.folder / LOG).rename(self.folder / f"{LOG}{ERASED}")
+            self._engine = self._loaded()
 
     def close(self) -> None:
         with self._alone(), _engine():
+            self._closed = True
             if self._engine is not None:
                 engine, self._engine = self._engine, None
                 engine.flush()
                 engine.close()
 
+    def _loaded(self) -> edge.EdgeShard:
+        with _engine():
+            old = self.folder / f"{LOG}{ERASED}"
+            if old.exists():  # the log of which all is in the segments, see `compact`
+                shutil.rmtree(old)
+            return edge.EdgeShard.load(str(self.folder))
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        with self._free:  # held: nobody new comes in
-            self._free.wait_for(lambda: not self._in_use)
-            yield
+        with self._free:
+            self._claimed = True
+            try:
+                self._free.wait_for(lambda: not self._in_use)
+                yield
+            finally:
+                self._claimed = False
+                self._free.notify_all()
 
 
 def _made(folder: Path, dimension: int) -> Path:
@@ -442,8 +457,13 @@ def _vector(vector: object) -> list[float]:
     return vector if isinstance(vector, list) else []
 
 
-def _delete_from(shard: edge.EdgeShard, scope: Scope) -> int:
+def _delete_from(shard: _Shard, scope: Scope) -> int:
+    """Marks the collection first, so that what is erased by who is killed here leaves the files all the same."""
     matching = _filter(scope)
-    removed = shard.count(edge.CountRequest(exact=True, filter=matching))
-    shard.update(edge.UpdateOperation.delete_points_by_filter(matching))
+    with shard.use() as engine:
+        removed = engine.count(edge.CountRequest(exact=True, filter=matching))
+        if removed:
+            shard.folder.with_suffix(ERASED).touch()
+        engine.update(edge.UpdateOperation.delete_points_by_filter(matching))
+        engine.flush()
     return removed
