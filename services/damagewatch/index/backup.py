@@ -42,6 +42,8 @@ def take(index: Path, target: Path) -> Backup:
         raise BackupError(f"there is no index in {index}")
     if target.exists():
         raise BackupError(f"{target} exists already: give a new folder for each copy")
+    if target.resolve().is_relative_to(index.resolve()):
+        raise BackupError(f"{target} lies in the index that it is to be a copy of")
     with held(index):
         taken_at = datetime.now(UTC)
         aside = target.with_name(f"{target.name}.part")
