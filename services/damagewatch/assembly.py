@@ -153,8 +153,9 @@ def make_recognition(
     index: DamageIndex,
     observe: Observe = ignore,
     also: DamageIndex | None = None,
+    also_first: bool = False,
 ) -> Recognition:
-    """What happens to a batch of photos. `also` is another embedder's collection, that they are remembered in too.
+    """What happens to a batch of photos. `also` and `also_first`: see `Recognition`.
 
     Raises:
         SettingError: similar damages are wanted, and no threshold says from which cosine on.
@@ -163,4 +164,6 @@ def make_recognition(
         update={"thresholds": settings.alerting.thresholds(models.calibration.thresholds)}
     )
     options = Options(candidates=settings.index.candidates, similar_damage=settings.alerting.similar_damage)
-    return Recognition(index, calibration, models.versions, options, observe, also=also)
+    return Recognition(
+        index, calibration, models.versions, options, observe, also=also, also_first=also_first
+    )

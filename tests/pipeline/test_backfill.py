@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -22,7 +22,7 @@ from damagewatch.domain import (
     Sighting,
 )
 from damagewatch.index.edge import EdgeIndex
-from damagewatch.pipeline.backfill import Backfill, Pass, compare
+from damagewatch.pipeline.backfill import Backfill, Pass, compare, count_missing
 from damagewatch.vision.decode import Photo
 
 NO_FEATURES = LocalFeatures(np.zeros((0, 2), np.float32), np.zeros((0, 64), np.int8))
@@ -123,9 +123,22 @@ def test_what_was_carried_over_before_is_not_read_again(sides: Sides) -> None:
 
 def test_counting_writes_nothing(sides: Sides) -> None:
     sides.old.upsert([sighting(f"C-{i}") for i in range(3)])
-    assert sides.backfill.walk(write=False).missing == 3
+    assert count_missing(sides.old, sides.new) == 3
     assert sides.new.count() == 0
     assert sides.crops.read_by == []
+    sides.backfill.walk()
+    assert count_missing(sides.old, sides.new) == count_missing(sides.new, sides.old) == 0
+
+
+def test_a_damage_erased_while_a_killed_walk_wrote_it_is_withdrawn(sides: Sides) -> None:
+    """And no other that the new collection alone holds: its matcher is about to write it to the old one."""
+    left, live = sighting("C-left"), sighting("C-live")
+    sides.new.upsert([replace(one, embedding=one.embedding[:NEW_SIZE]) for one in (left, live)])
+    sides.crops.gone = {left.crop_uri}
+    assert sides.backfill.withdraw() == 1
+    assert sides.new.present("acme", {left.damage.damage_id, live.damage.damage_id}) == {
+        live.damage.damage_id
+    }
 
 
 def test_damages_without_a_crop_are_told_of_and_the_others_carried_over(sides: Sides) -> None:

@@ -86,6 +86,17 @@ def test_verdicts_keep_the_order_of_the_batch(world: World) -> None:
     assert verdicts == [f"verdict of {name}" for name in ("old", "old", "new", "old", "new")]
 
 
+def test_each_embedder_has_its_own_vectors_whoever_judges(world: World) -> None:
+    world.active = "new"
+    assert world.look("A").described_in("old") == ("vectors of old",)
+
+
+def test_a_collection_of_another_layout_is_said_to_be_one(world: World) -> None:
+    world.active = "damages-v1-net-0123456789ab"
+    with pytest.raises(DependencyDownError, match=r"another release.*layout.*upgrade\.md"):
+        world.look("A")
+
+
 def test_a_foreign_collection_stops_the_stream_and_says_what_to_do(world: World) -> None:
     world.active = "somebody-elses"
     with pytest.raises(DependencyDownError, match=r"somebody-elses.*new and old.*MODELS__DIRECTORY"):

@@ -33,7 +33,7 @@ An embedder's vectors mean nothing to another one, so each has a collection of i
 3. `damagewatch reindex compare` asks both the same questions; `damagewatch models shadow` compares their alerts.
 
 4. `damagewatch reindex switch` makes the new collection active: every matcher searches it within a second. `--back`
-   turns back, at any time before step 6.
+   turns back, at any time before step 5: from then on the new photos are in the new collection alone.
 
 5. Restart the matchers with DAMAGEWATCH_MODELS__DIRECTORY naming the new models, and without __NEXT.
 
@@ -73,6 +73,8 @@ def run(rate: Rate = None) -> None:
       DAMAGEWATCH_MODELS__NEXT=models-2 damagewatch reindex run --rate 50
     """
     with _opened(Settings(), rate) as sides:
+        if sides.active.get() == sides.old_name:
+            sides.backfill.withdraw()
         walk = 0
         while True:
             walk += 1
@@ -99,6 +101,8 @@ def status(json: Json = False) -> None:
 
       damagewatch reindex status --json
     """
+    from damagewatch.pipeline.backfill import count_missing
+
     settings = Settings()
     row: dict[str, object]
     try:
@@ -109,7 +113,7 @@ def status(json: Json = False) -> None:
                 "next": sides.new_name,
                 "damages": sides.old.count(),
                 "carried_over": sides.new.count(),
-                "missing": sides.backfill.walk(write=False).missing,
+                "missing": count_missing(sides.old, sides.new),
             }
     except DependencyDownError:
         row = _told(settings)
@@ -162,7 +166,7 @@ def switch(
 ) -> None:
     """Make the next models' collection active: all matchers search it within a second.
 
-    Refused while it lacks damages that the other one has, since pairs would be missed.
+    Refused while it lacks damages that the other one has, since pairs would be missed; so is the way back.
 
     Examples:
 
@@ -176,8 +180,13 @@ def switch(
     models = load_models(settings)
     following = load_next_models(settings, models)
     target = collection_of(models if back else following)
-    if not back and not force:
-        missing = _missing(settings)
+    if not force:
+        missing = _missing(settings, collection_of(following), back)
+        if missing and back:
+            raise Failure(
+                f"{missing} damages are in the other collection alone, written by matchers with one set of models: "
+                "to search without them, --force"
+            )
         if missing:
             raise Failure(f"{missing} damages are not in {target} yet: `damagewatch reindex run`, or --force")
     open_active(settings, models).set(target)
@@ -188,7 +197,7 @@ def switch(
 def drop(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
     """Remove the collection that is not active, with all that it holds.
 
-    The matchers must have been restarted with one set of models: those that write to both would make it anew.
+    The matchers must have been restarted with one set of models: those that write to both would wait for it.
 
     Examples:
 
@@ -236,18 +245,26 @@ def _opened(settings: Settings, rate: float | None = None) -> Iterator[_Sides]:
         old.close()
 
 
-def _missing(settings: Settings) -> int:
-    """Damages that the next collection lacks; as the matcher says that has the folder open."""
+def _missing(settings: Settings, following: str, back: bool) -> int:
+    """Damages that the collection to come lacks, or (`back`) the one in use.
+
+    Where a matcher has the folder open, what it wrote about that.
+    """
+    from damagewatch.pipeline.backfill import count_missing
+
     try:
         with _opened(settings) as sides:
-            return sides.backfill.walk(write=False).missing
+            return count_missing(sides.new, sides.old) if back else count_missing(sides.old, sides.new)
     except DependencyDownError:
+        if settings.index.url is not None:
+            raise
         told = _told(settings)
-        if "missing" not in told:
-            raise Failure(
-                "a matcher has the index open and has not carried everything over yet: try again later"
-            ) from None
-        return int(str(told["missing"]))
+        if told.get("collection") == following:
+            return 0 if back else int(str(told["missing"]))  # who tells that writes to both
+        raise Failure(
+            "a process has the index open that has not carried everything over yet: try again later, and see that "
+            "the matcher runs with DAMAGEWATCH_MODELS__NEXT, or --force"
+        ) from None
 
 
 def _told(settings: Settings) -> dict[str, object]:

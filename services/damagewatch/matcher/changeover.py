@@ -85,7 +85,7 @@ def start_changeover(
         return Side(
             collection_of(of),
             make_intake(settings, of, evidence, observe),
-            make_recognition(settings, of, own, observe, also=other),
+            make_recognition(settings, of, own, observe, also=other, also_first=other is beside),
             of.embedder,
         )
 
@@ -95,7 +95,7 @@ def start_changeover(
         progress = settings.index.path / PROGRESS
         thread = threading.Thread(
             target=_carry_over,
-            args=(backfill, collection_of(following), progress, stop),
+            args=(backfill, active.active, collection_of(models), collection_of(following), progress, stop),
             name="carry-over",
             daemon=True,
         )
@@ -104,24 +104,34 @@ def start_changeover(
     return Changeover(side(models, index, beside), side(following, beside, index), active.active.get)
 
 
-def _carry_over(backfill: Backfill, collection: str, progress: Path, stop: threading.Event) -> None:
-    """Walks until nothing is missing, and writes how far it is."""
-    progress.unlink(missing_ok=True)
+def forget_progress(settings: Settings) -> None:
+    """One set of models again: what is told of an earlier change must not speak for the next one."""
+    if settings.index.url is None:
+        (settings.index.path / PROGRESS).unlink(missing_ok=True)
+
+
+def _carry_over(
+    backfill: Backfill, active: ActiveCollection, old: str, new: str, progress: Path, stop: threading.Event
+) -> None:
+    """Walks until nothing is missing but what is lost, and writes how far it is."""
     while not stop.is_set():
         try:
-            done = backfill.walk(stopped=stop.is_set)
+            progress.unlink(missing_ok=True)
+            if active.get() == old:
+                backfill.withdraw()
+            while not stop.is_set():
+                done = backfill.walk(stopped=stop.is_set)
+                if stop.is_set():
+                    return
+                state = {"collection": new, "damages": done.seen, "missing": done.missing, "lost": done.lost}
+                aside = progress.with_suffix(".new")
+                aside.write_text(json.dumps(state))
+                aside.replace(progress)
+                log.info("carried over to the next embedder", **state)
+                if not done.written:
+                    return
         except DependencyDownError as error:
             log.warning("carrying over waits", dependency=error.dependency, detail=error.detail)
-            stop.wait(AGAIN_SECONDS)
-            continue
-        if stop.is_set():
-            return
-        state = {"collection": collection, "damages": done.seen, "missing": done.missing, "lost": done.lost}
-        aside = progress.with_suffix(".new")
-        aside.write_text(json.dumps(state))
-        aside.replace(progress)
-        log.info("carried over to the next embedder", **state)
-        if not done.missing:
-            return
-        if not done.written:  # all that is left is lost, and stays so
-            return
+        except Exception:  # nobody waits for this thread: it must not end unheard
+            log.exception("carrying over failed, and is tried again")
+        stop.wait(AGAIN_SECONDS)

@@ -34,7 +34,7 @@ from damagewatch.broker.transaction import TransactionSession
 from damagewatch.domain import DependencyDownError, Erasure
 from damagewatch.evidence import EvidenceStore
 from damagewatch.index import DamageIndex
-from damagewatch.matcher.changeover import ActiveWatch, start_changeover
+from damagewatch.matcher.changeover import ActiveWatch, forget_progress, start_changeover
 from damagewatch.matcher.outputs import TopicOutputs, dead_letters
 from damagewatch.matcher.strategy import Bounds, Look, MatcherStrategy, Recognise
 from damagewatch.matcher.telemetry import MatcherTelemetry
@@ -127,6 +127,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
             look: Look = make_intake(settings, models, evidence, observe)
             recognise: Recognise = make_recognition(settings, models, index, observe)
             active.check()
+            forget_progress(settings)
         else:
             changeover = start_changeover(settings, models, index, evidence, active, observe, stop, closing)
             look, recognise = changeover.look, changeover.recognise
@@ -134,7 +135,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
 
         def consume(options: KafkaOptions) -> None:
             consumer = GroupConsumer(options, [settings.kafka.topics.images])
-            watch = MatcherTelemetry(metrics, tracing, drift, options.worker)
+            watch = MatcherTelemetry(metrics, tracing, drift, options.worker, collection_of(models))
 
             def make_strategy() -> MatcherStrategy:
                 return MatcherStrategy(

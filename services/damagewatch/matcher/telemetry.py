@@ -32,6 +32,7 @@ class MatcherTelemetry:
         tracing: traces.
         drift: takes in the embedding of each photo, where the manifest has a reference.
         consumer: name of this consumer, where a process has several.
+        collection: of the embedder that `drift` is the reference of: during a change another one may judge.
         clock: seconds since the epoch.
     """
 
@@ -41,12 +42,14 @@ class MatcherTelemetry:
         tracing: Tracing | None = None,
         drift: Drift | None = None,
         consumer: str = "",
+        collection: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._metrics = metrics
         self._tracing = tracing or Untraced()
         self._drift = drift
         self._consumer = consumer
+        self._collection = collection
         self._clock = clock
 
     @contextmanager
@@ -68,7 +71,7 @@ class MatcherTelemetry:
         if self._drift is not None:
             for work in batch:
                 if isinstance(work.content, Seen):
-                    self._drift.add(work.content.perceived.sightings[0].embedding)
+                    self._drift.add(work.content.described_in(self._collection)[0].embedding)
         log.info(
             "batch judged",
             photos=sum(isinstance(verdict, Decided) for verdict in verdicts),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 from uuid import UUID
@@ -87,8 +87,6 @@ class Backfill:
         self,
         progress: Callable[[int], None] = lambda seen: None,
         stopped: Callable[[], bool] = lambda: False,
-        *,
-        write: bool = True,
     ) -> Pass:
         """Goes once over the old collection and carries over what the new one lacks.
 
@@ -98,31 +96,54 @@ class Backfill:
         Args:
             progress: told the damages looked at so far.
             stopped: asked now and then; True ends the walk.
-            write: False only counts.
 
         Raises:
             DependencyDownError: the index or the evidence store does not answer. Walk again.
         """
         seen = written = lost = 0
         start: UUID | None = None
-        begun = time.monotonic()
         while not stopped():
+            begun, before = time.monotonic(), written
             page, start = self._old.ids(start, PAGE)
             for tenant, ids in _by_tenant(page).items():
                 missing = ids - self._new.present(tenant, ids)
-                if write and missing:
+                if missing:
                     carried = self._carry_over(tenant, missing)
                     written += carried
                     lost += len(missing) - carried
-                elif not write:
-                    lost += len(missing)
             seen += len(page)
             progress(seen)
             if start is None:
                 break
             if self._rate:
-                time.sleep(max(0.0, written / self._rate - (time.monotonic() - begun)))
+                time.sleep(max(0.0, (written - before) / self._rate - (time.monotonic() - begun)))
         return Pass(seen, written, lost)
+
+    def withdraw(self) -> int:
+        """Removes damages of erased claims that the new collection alone holds; returns how many.
+
+        A walk that is killed between writing a damage and asking whether it was erased meanwhile leaves it behind,
+        and no later walk meets it. What a matcher is just writing is told from it by its crop, which is kept before
+        the damage is remembered. Only while the old collection is the active one.
+
+        Raises:
+            DependencyDownError: the index or the evidence store does not answer.
+        """
+        removed = 0
+        for tenant, alone in _lacking(self._new, self._old):
+            erased = {s.damage.damage_id for s in self._new.whole(tenant, alone) if self._is_gone(s)}
+            self._new.discard(tenant, erased)
+            removed += len(erased)
+        return removed
+
+    def _is_gone(self, sighting: Sighting) -> bool:
+        try:
+            self._crops.read(sighting.crop_uri)
+        except FileNotFoundError:
+            return True
+        except ValueError:  # somewhere else, or too large: not ours to say
+            pass
+        return False
 
     def _carry_over(self, tenant: str, ids: set[UUID]) -> int:
         """Of these damages as many as could be; those erased meanwhile count as carried over."""
@@ -143,6 +164,15 @@ class Backfill:
             return None
         vector = self._embedder.embed(crop, Box(0, 0, crop.width, crop.height))
         return replace(sighting, embedding=vector)
+
+
+def count_missing(whole: RebuildableIndex, other: RebuildableIndex) -> int:
+    """How many damages of one collection another one lacks.
+
+    Raises:
+        DependencyDownError: the index does not answer.
+    """
+    return sum(len(ids) for _, ids in _lacking(whole, other))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +226,18 @@ def compare(
     if not shared:
         raise ValueError("no damage of another claim to compare answers by, or none in both collections")
     return Compared(len(shared), float(np.mean(shared)), float(np.mean(first)))
+
+
+def _lacking(whole: RebuildableIndex, other: RebuildableIndex) -> Iterator[tuple[str, set[UUID]]]:
+    """By tenant and page, the damages of one collection that another one lacks."""
+    start: UUID | None = None
+    while True:
+        page, start = whole.ids(start, PAGE)
+        for tenant, ids in _by_tenant(page).items():
+            if missing := ids - other.present(tenant, ids):
+                yield tenant, missing
+        if start is None:
+            return
 
 
 def _nearest(found: Sequence[Candidate]) -> PhotoRef:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from damagewatch.domain import ClaimImage, DependencyDownError, Origin, Refused
+from damagewatch.index.interface import ANY_LAYOUT_PREFIX, COLLECTION_PREFIX
 from damagewatch.pipeline.backfill import Embeds
 from damagewatch.pipeline.intake import Intake, Seen
 from damagewatch.pipeline.recognition import Decided, Positions, Recognition
@@ -109,6 +110,12 @@ class Changeover:
 
 def foreign(active: str, ours: Mapping[str, object] | Sequence[str]) -> str:
     """What to tell a matcher whose models do not go with the collection that is searched."""
+    if active.startswith(ANY_LAYOUT_PREFIX) and not active.startswith(COLLECTION_PREFIX):
+        return (
+            f"the active collection, {active}, was written by another release of damagewatch, in a layout that this "
+            "one does not read, and its damages cannot be carried over. Run the release that wrote it, or begin anew "
+            "from the photos that Kafka holds: see docs/runbooks/upgrade.md, another layout"
+        )
     return (
         f"the active collection is {active}, and the models here write to {' and '.join(sorted(ours))}: "
         "set DAMAGEWATCH_MODELS__DIRECTORY (and __NEXT during a change) to the models of the active one, or move "

@@ -41,6 +41,10 @@ class Seen:
     also: tuple[Sighting, ...] = ()
     """Its sightings as another embedder describes them: during a change both are remembered."""
 
+    def described_in(self, collection: str) -> tuple[Sighting, ...]:
+        """The sightings with the vectors of that collection's embedder."""
+        return self.also if self.also and collection != self.collection else self.perceived.sightings
+
 
 class Intake:
     """From a claim image, inline or by reference, to what is to be remembered of it."""
