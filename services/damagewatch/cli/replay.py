@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,7 +35,8 @@ def replay(
     """Send claim photos again that Kafka still holds: after a restore, with better models, or in a test.
 
     Harmless to repeat: a photo's damages and alerts have ids that derive from it, so each is remembered in the same
-    place, and a reader drops an alert that it has seen. Photos of claims erased since then are left out.
+    place, and a reader drops an alert that it has seen. Photos that were erased are left out, and their claims named:
+    after a restore erase them again, since the copy may hold them.
 
     Examples:
 
@@ -49,7 +51,7 @@ def replay(
     end_ms = moment(until)
     if claim is None and since is None and end_ms is None:
         raise typer.BadParameter("say which: --since, --until or --claim")
-    erased = {_claim_of(settings, record) for record in _records(settings, since) if record.value is None}
+    erased = _erasures(settings, since)
     sent = left_out = 0
     with Publisher(settings.kafka.options()) as publisher, output.progress() as bar:
         task = bar.add_task("replaying", total=None)
@@ -58,7 +60,7 @@ def replay(
             late = end_ms is not None and record.timestamp_ms >= end_ms
             if record.value is None or late or (claim is not None and named[1] != claim):
                 continue
-            if named in erased:
+            if record.offset < erased.get(named, {}).get(record.partition, 0):
                 left_out += 1
                 continue
             sent += 1
@@ -67,8 +69,20 @@ def replay(
                 publisher.publish(OutgoingRecord(record.topic, record.key, record.value, record.headers))
     verb = "would be sent" if dry_run else "sent"
     output.line(f"{sent} photos {verb} again, {left_out} of erased claims left out")
+    for tenant, claim_id in sorted(erased):
+        if claim in (None, claim_id):
+            output.note(f"erased since then: claim {claim_id} of tenant {tenant}")
     if not sent:
         raise Failure("there was nothing to send: Kafka holds no such photos")
+
+
+def _erasures(settings: Settings, since: str | None) -> dict[tuple[str, str], dict[int, int]]:
+    """Where each claim was last erased: by tenant and claim, of each partition the offset of the tombstone."""
+    found: dict[tuple[str, str], dict[int, int]] = defaultdict(dict)
+    for record in _records(settings, since):
+        if record.value is None:
+            found[_claim_of(settings, record)][record.partition] = record.offset
+    return dict(found)
 
 
 def _records(settings: Settings, since: str | None) -> Iterator[Record]:

@@ -213,7 +213,7 @@ def search(
     """
     from contextlib import closing
 
-    from damagewatch.assembly import make_recognition, open_index
+    from damagewatch.assembly import collection_of, make_recognition, open_active, open_index
     from damagewatch.cli.looking import Looker
 
     settings = Settings()
@@ -223,6 +223,11 @@ def search(
     perceived = look(PhotoFile(photo, "", photo.name))
     if perceived is None:
         raise Failure("nothing was searched for")
+    named, ours = open_active(settings, look.models).get(), collection_of(look.models)
+    if named not in (None, ours):
+        output.note(
+            f"the matchers search {named}, these models {ours}: set DAMAGEWATCH_MODELS__DIRECTORY to theirs"
+        )
     with closing(open_index(settings, look.models)) as index:
         found = make_recognition(settings, look.models, index).nearest(perceived)[:top_k]
     rows = []
