@@ -74,10 +74,20 @@ def _export(subject: model.Model, folder: Path, target: Path, ship: precision.Pr
 
 
 def write_manifest(
-    version: Annotated[str, typer.Argument(help="Of the set of models.")], folder: Folder = MODELS
+    version: Annotated[str, typer.Argument(help="Of the set of models.")],
+    folder: Folder = MODELS,
+    trained_on: Annotated[
+        str,
+        typer.Option(
+            help="What detector and embedder were trained on, where these are not the shipped ones."
+        ),
+    ] = "",
 ) -> None:
-    """Write manifest.json with the hashes of the exported files, and check that the service loads them."""
-    manifest.write(folder, version)
+    """Write manifest.json with the hashes of the exported files, and check that the service loads them.
+
+    Example: damagewatch-train manifest 2026-11 --models models --trained-on "own claims, 2019 to 2026"
+    """
+    manifest.write(folder, version, trained_on)
     show(dict(Models.load(folder).versions))
 
 

@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import onnxruntime as ort  # type: ignore[import-untyped]
 
 POLYGONS = {
     "name": "damage-polygons",
@@ -70,30 +72,45 @@ PARTS_OF_MANIFEST: dict[str, dict[str, Any]] = {
 }
 
 
-def write(folder: Path, version: str) -> None:
+def write(folder: Path, version: str, trained_on: str = "") -> None:
     """Writes `folder`/manifest.json with the hashes of the files there.
 
+    `trained_on` names what the detector and the embedder were trained on, where these are not the shipped ones.
     Thresholds, statistics and quality that an earlier manifest gives are kept while the file is the same; so is the
     calibration.
     """
     path = folder / "manifest.json"
     earlier = json.loads(path.read_text()) if path.exists() else {}
     manifest: dict[str, Any] = {"version": version}
-    for part, entry in PARTS_OF_MANIFEST.items():
+    for part, shipped in PARTS_OF_MANIFEST.items():
+        entry = shipped
         sha256 = hashlib.sha256((folder / str(entry["file"])).read_bytes()).hexdigest()
         before = earlier.get(part, {})
         same = before.get("sha256") == sha256
+        if trained_on and part != "local_features":
+            own = {"name": f"{part}-{version}", "data": [{"name": trained_on}], "notes": ""}
+            entry = entry | own
         manifest[part] = entry | {
             "input": entry["input"] | {"size": _side(folder / entry["file"])},
             "sha256": sha256,
             "quality": before.get("quality", {}) if same else {},
         }
+        if "dimension" in entry:
+            manifest[part]["dimension"] = _dimension(folder / entry["file"])
         for kept in ("thresholds", "statistics"):
             if same and kept in before:
                 manifest[part][kept] = before[kept]
     if "calibration" in earlier:
         manifest["calibration"] = earlier["calibration"]
     path.write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def _dimension(path: Path) -> int:
+    """Of the vectors that an embedder gives: their declared shape need not say it."""
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    side = _side(path)
+    (vectors,) = session.run(None, {"image": np.zeros((1, 3, side, side), np.float32)})
+    return int(np.shape(vectors)[-1])
 
 
 def _side(path: Path) -> int:
