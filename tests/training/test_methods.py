@@ -83,11 +83,13 @@ def test_features_that_do_not_fit_are_refused(task: Task, tmp_path: Path) -> Non
         ("text.npz", "numpy can load"),
         ("nan.npy", "finite"),
         ("missing.onnx", "no such file"),
+        ("missing.npz", "no such file"),
         ("resnet", "not a method"),
         ("", "neither a folder of models"),
     ):
         method = str(tmp_path / name) if name != "resnet" else name
         with pytest.raises(MethodRefusedError, match=told):
+            methods.check(method)
             features(method, task, tmp_path / "kept")
 
 

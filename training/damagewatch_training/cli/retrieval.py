@@ -18,7 +18,7 @@ from damagewatch_training.cli.parameters import Record, Seed, Threads
 from damagewatch_training.data import sources
 from damagewatch_training.data.dataset import load
 from damagewatch_training.evaluate import known_pairs, report
-from damagewatch_training.evaluate.methods import features
+from damagewatch_training.evaluate.methods import check, features
 from damagewatch_training.evaluate.protocol import RESAMPLES, Measured, measure
 from damagewatch_training.evaluate.task import Task, labelled, real, rephotographed
 
@@ -99,6 +99,7 @@ def evaluate_method(
 
     damagewatch-train evaluate phash --query crime-scene --gallery shoes --labels table.csv
     """
+    check(method)
     if record and not (Path(method) / FILE).exists():
         raise typer.BadParameter(f"{method} is no folder of models", param_hint="--record")
     task = make_task(
@@ -155,6 +156,8 @@ def compare(
 
     Example: damagewatch-train compare deploy/models imagenet teacher.npz phash --data photos
     """
+    for method in methods:
+        check(method)
     task = make_task(
         root,
         query,

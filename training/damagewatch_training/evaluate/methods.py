@@ -40,6 +40,19 @@ class MethodRefusedError(DataRefusedError):
     """A method that cannot be used; the message names it and says why."""
 
 
+def check(method: str) -> None:
+    """Looks whether there is such a method, before a task is made for it.
+
+    Raises:
+        MethodRefusedError: There is none.
+    """
+    if Path(method).suffix in {".npz", ".npy"}:
+        if not Path(method).is_file():
+            raise MethodRefusedError(f"{method}: no such file")
+    elif method not in {PHASH, IMAGENET}:
+        model_file(method)
+
+
 def features(method: str, task: Task, keep: Path, threads: int = 2) -> Iterator[int | Vector]:
     """Describes every item of a task.
 
