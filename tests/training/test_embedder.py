@@ -20,6 +20,7 @@ pytest.importorskip("pytorch_metric_learning", reason="the extra `train` is not 
 pytest.importorskip("lightning_fabric", reason="the extra `train` is not installed")
 
 from damagewatch_training.data import naming  # noqa: E402
+from damagewatch_training.data.dataset import DataRefusedError  # noqa: E402
 from damagewatch_training.embedder import examples as sources  # noqa: E402
 from damagewatch_training.embedder import osnet, train  # noqa: E402
 from damagewatch_training.embedder.augment import PLAIN, Augment  # noqa: E402
@@ -271,7 +272,7 @@ def test_named_crops_are_read_by_damage(tmp_path: Path) -> None:
     assert len(held_out) == 1
     assert not set(known) & set(held_out)
     (tmp_path / "other").mkdir()
-    with pytest.raises(ValueError, match=r"damageid_imageid\.jpg"):
+    with pytest.raises(DataRefusedError, match=r"damageid_imageid\.jpg"):
         sources.named(tmp_path / "other")
 
 
