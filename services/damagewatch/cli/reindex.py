@@ -119,6 +119,11 @@ def status(json: Json = False) -> None:
         row = _told(settings)
         if not row:
             raise
+        if "collection" not in row:
+            output.note(
+                "a process has the index open that has not carried everything over yet; is it a matcher with "
+                "DAMAGEWATCH_MODELS__NEXT?"
+            )
     if json:
         output.json_line(row)
     else:

@@ -386,8 +386,8 @@ def _lock_folder(path: Path) -> int:
         os.close(lock)
         raise DependencyDownError(
             "index",
-            f"{path} is in use by another matcher. Give each its own folder (DAMAGEWATCH_INDEX__PATH), "
-            "or let them share a Qdrant server (DAMAGEWATCH_INDEX__URL)",
+            f"{path} is in use by another process: stop that one, or give each matcher its own folder "
+            "(DAMAGEWATCH_INDEX__PATH), or let them share a Qdrant server (DAMAGEWATCH_INDEX__URL)",
         ) from error
     return lock
 
