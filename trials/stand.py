@@ -8,10 +8,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -22,6 +24,7 @@ from damagewatch.broker.record import OutgoingRecord
 from damagewatch.broker.topics import Topics, TopicSpec
 from damagewatch.contracts import codec
 from damagewatch.domain import ClaimImage, DependencyDownError
+from damagewatch.matcher import service
 from damagewatch.settings import PREFIX, Settings
 
 from .photos import TrialPhoto
@@ -241,6 +244,39 @@ class Matcher:
             return error.code, error.read().decode()
         except OSError:
             return 0, ""
+
+
+@contextmanager
+def matching(settings: Settings) -> Iterator[None]:
+    """A matcher in this process, for as long as the block lasts; what it raises is raised at the end."""
+    settings = settings.model_copy(update={"telemetry": settings.telemetry.model_copy(update={"port": 0})})
+    stop = threading.Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="matcher") as pool:
+        running = pool.submit(service.run, settings, stop)
+        try:
+            yield
+        finally:
+            stop.set()
+    running.result()
+
+
+def wait_for(true: Callable[[], object], what: str, seconds: float = 120.0) -> None:
+    """Waits until something is true.
+
+    Raises:
+        TrialError: It is not within that time.
+    """
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            raise TrialError(f"waited in vain for {what}")
+        time.sleep(0.1)
+
+
+def run_command(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs `damagewatch` to its end, with exactly this environment."""
+    command = [sys.executable, "-m", "damagewatch", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
 
 
 def _free_port() -> int:

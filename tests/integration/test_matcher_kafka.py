@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient
 from trials.flaky_matcher import FlakyIndex
 from trials.outcome import Outcome, read
 from trials.photos import TrialSet
-from trials.stand import Matcher, Stream
+from trials.stand import Matcher, Stream, matching, wait_for
 
 from damagewatch.assembly import load_models, open_index
 from damagewatch.broker.record import OutgoingRecord
@@ -24,7 +22,6 @@ from damagewatch.contracts import codec
 from damagewatch.demo import pair_of
 from damagewatch.domain import ClaimImage, Reason
 from damagewatch.matcher import service
-from damagewatch.settings import Settings
 from damagewatch.synthesis.broken_files import broken_files
 from damagewatch.synthesis.expectations import Pair, PhotoKey
 
@@ -56,38 +53,6 @@ def keys(photos: TrialSet) -> list[PhotoKey]:
 
 def pairs(outcome: Outcome) -> set[Pair]:
     return {pair_of(alert) for alert in outcome.alerts}
-
-
-def wait_for(true: Callable[[], Any], what: str, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.1)
-
-
-@contextmanager
-def matching(settings: Settings) -> Iterator[None]:
-    """The matcher in this process; what it raises is raised at the end."""
-    settings = settings.model_copy(update={"telemetry": settings.telemetry.model_copy(update={"port": 0})})
-    stop = threading.Event()
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            service.run(settings, stop)
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=run, name="matcher")
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(60)
-    assert not thread.is_alive()
-    if failures:
-        raise failures[0]
 
 
 def test_every_return_is_alerted_once_and_every_photo_told_of_once(

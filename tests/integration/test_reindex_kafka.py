@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from trials.outcome import read
 from trials.photos import TrialPhoto, TrialSet
-from trials.stand import Stream
+from trials.stand import Stream, matching, run_command, wait_for
 
 from damagewatch.demo import pair_of
 from damagewatch.domain import sha256_of
-from damagewatch.matcher import service
 from damagewatch.settings import SettingError, Settings
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
@@ -44,43 +39,7 @@ def with_models(settings: Settings, directory: Path, following: Path | None = No
     models = settings.models.model_copy(
         update={"directory": directory, "next": following, "carry_over_rate": 0.0}
     )
-    telemetry = settings.telemetry.model_copy(update={"port": 0})
-    return settings.model_copy(update={"models": models, "telemetry": telemetry})
-
-
-@contextmanager
-def matching(settings: Settings) -> Iterator[None]:
-    stop = threading.Event()
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            service.run(settings, stop)
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(60)
-    if failures:
-        raise failures[0]
-
-
-def wait_for(true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 120
-    while not true():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.1)
-
-
-def damagewatch(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    program = "from damagewatch.cli import main; main()"
-    command = [sys.executable, "-c", program, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    return settings.model_copy(update={"models": models})
 
 
 def test_every_pair_is_alerted_once_before_during_and_after(
@@ -114,24 +73,24 @@ def test_every_pair_is_alerted_once_before_during_and_after(
     carried_over = stream.settings.index.path / "carried-over.json"
     with matching(with_models(stream.settings, old)):
         publish(0)
-        early = damagewatch(environment, "reindex", "switch")
+        early = run_command(environment, "reindex", "switch")
         assert early.returncode == 1
         assert "not carried everything over" in early.stderr
     with matching(with_models(stream.settings, old, new)):
         publish(1)
         wait_for(lambda: carried_over.exists() and not json.loads(carried_over.read_text())["missing"], "all")
-        switched = damagewatch(environment, "reindex", "switch")
+        switched = run_command(environment, "reindex", "switch")
         assert switched.returncode == 0, switched.stderr
         time.sleep(1.1)
         publish(2)
-    status = damagewatch(environment, "reindex", "status", "--json")
+    status = run_command(environment, "reindex", "status", "--json")
     row = json.loads(status.stdout)
     assert (row["active"], row["missing"]) == (row["next"], 0)
     assert row["damages"] == row["carried_over"] >= published
-    assert json.loads(damagewatch(environment, "reindex", "compare", "--json").stdout)["shared"] > 0.5
+    assert json.loads(run_command(environment, "reindex", "compare", "--json").stdout)["shared"] > 0.5
     with pytest.raises(SettingError, match="active collection"), matching(with_models(stream.settings, old)):
         pass
-    dropped = damagewatch(environment, "reindex", "drop", "--yes")
+    dropped = run_command(environment, "reindex", "drop", "--yes")
     assert dropped.stdout.strip() == f"removed {row['in_use']}"
     assert not (stream.settings.index.path / row["in_use"]).exists()
     with matching(with_models(stream.settings, new)):

@@ -6,62 +6,26 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from trials.outcome import read
 from trials.photos import TrialSet
-from trials.stand import Stream
+from trials.stand import Stream, matching, run_command, wait_for
 
 from damagewatch.broker.record import OutgoingRecord
 from damagewatch.broker.topics import Topics
 from damagewatch.demo import pair_of
-from damagewatch.matcher import service
 from damagewatch.matcher.shadow import shadowed
-from damagewatch.settings import Settings
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
 MakeStream = Callable[..., Stream]
 
 
-@contextmanager
-def matching(settings: Settings) -> Iterator[None]:
-    stop = threading.Event()
-    failures: list[BaseException] = []
-    settings = settings.model_copy(update={"telemetry": settings.telemetry.model_copy(update={"port": 0})})
-
-    def run() -> None:
-        try:
-            service.run(settings, stop)
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(60)
-    if failures:
-        raise failures[0]
-
-
-def wait_for(true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 120
-    while not true():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.1)
-
-
 def damagewatch(environment: Mapping[str, str], *arguments: str) -> str:
-    command = [sys.executable, "-c", "from damagewatch.cli import main; main()", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    done = run_command(environment, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -109,7 +73,7 @@ def test_other_models_judge_in_the_shadow_and_are_compared(
     stream.publish([photos.of(key) for key in sorted(pair)])
     folder = tmp_path / "shadow"
     environment = stream.environment | {"DAMAGEWATCH_TELEMETRY__PORT": "0"}
-    command = [sys.executable, "-c", "from damagewatch.cli import main; main()", "models", "shadow"]
+    command = [sys.executable, "-m", "damagewatch", "models", "shadow"]
     shadow = subprocess.Popen(
         [*command, str(models), "--data", str(folder)], env=environment, stderr=subprocess.PIPE, text=True
     )
