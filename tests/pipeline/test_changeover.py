@@ -11,6 +11,7 @@ import pytest
 from damagewatch.domain import DependencyDownError, Reason, Refused
 from damagewatch.pipeline.changeover import Changeover, Side
 from damagewatch.pipeline.intake import Seen
+from damagewatch.pipeline.recognition import Recognition
 
 
 class Set:
@@ -84,6 +85,21 @@ def test_verdicts_keep_the_order_of_the_batch(world: World) -> None:
     two = world.look("B")
     verdicts = world.changeover.recognise([one, refused, two, refused, two])
     assert verdicts == [f"verdict of {name}" for name in ("old", "old", "new", "old", "new")]
+
+
+@pytest.mark.parametrize("also_first", [True, False])
+def test_the_next_collection_is_written_before_the_one_that_is_walked(also_first: bool) -> None:
+    written: list[str] = []
+
+    def index(name: str) -> Any:
+        return SimpleNamespace(upsert=lambda sightings: written.append(f"{name}: {sightings}"))
+
+    seen = Seen(SimpleNamespace(sightings=("own",)), None, "one", ("other",))  # type: ignore[arg-type]
+    calibration: Any = None
+    both = Recognition(index("index"), calibration, {}, also=index("also"), also_first=also_first)
+    both.remember([seen])
+    order = ["also: ['other']", "index: ['own']"]
+    assert written == (order if also_first else order[::-1])
 
 
 def test_each_embedder_has_its_own_vectors_whoever_judges(world: World) -> None:
