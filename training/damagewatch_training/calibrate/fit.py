@@ -6,6 +6,7 @@ there is no alert whatever it says, and one picture is a duplicate whatever it s
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,8 +72,8 @@ def fitted(
         returning: The share of photos that show a damage seen before. With the pairs that one such photo gives,
             and those that any photo gives in vain, it makes the base rate: the share of true pairs among those on
             which the probability decides.
-        false_alerts: The share of asking photos that may alert falsely: the threshold is the least at which no
-            more do.
+        false_alerts: The share of asking photos that may alert falsely, rounded up: the threshold is the least at
+            which no more do, and `LEAST_THRESHOLD` at least.
         seed: Of the network's learning and of the parts.
     """
     names = sorted({groups.get(name, name) for name in evidence.photos})
@@ -160,7 +161,7 @@ def _described(
     duplicates = [(pair, 1.0) for pair in evidence.pairs if pair.kind is AlertKind.DUPLICATE_PHOTO]
     alerts = [*zip(told.pairs, probability.tolist(), strict=True), *duplicates]
     wrong = sorted(_best(alert for alert in alerts if not alert[0].same).values(), reverse=True)
-    allowed = round(false_alerts * len(evidence.photos))
+    allowed = math.ceil(false_alerts * len(evidence.photos))  # at least one: no single pair decides
     least = wrong[allowed] * 1.02 if allowed < len(wrong) else 0.0
     threshold = round(min(max(least, LEAST_THRESHOLD), 0.99), 3)
     right = _best(alert for alert in alerts if alert[0].same)
