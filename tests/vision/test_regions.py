@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from damagewatch.domain import Box
-from damagewatch.vision.regions import CONTEXT, mirrored, window
+from damagewatch.vision.regions import CONTEXT, LEAST, mirrored, window
 
 
 @st.composite
@@ -32,15 +32,16 @@ def test_window_lies_in_the_photo_and_around_the_box(case: tuple[Box, int, int])
     assert all(float(v).is_integer() for v in (found.x0, found.y0, found.x1, found.y1))
 
 
-@given(st.floats(1, 100), st.floats(1, 100))
+@given(st.floats(1, 2000), st.floats(1, 2000))
 def test_window_away_from_the_border_has_context_and_shape(wide: float, high: float) -> None:
     box = Box(5000 - wide / 2, 5000 - high / 2, 5000 + wide / 2, 5000 + high / 2)
     found = window(box, 10_000, 10_000)
+    least = LEAST * 10_000
     rounding = 1e-6  # of the box's own corners, which lie far from the origin
-    assert found.width >= CONTEXT * wide - rounding
-    assert found.height >= CONTEXT * high - rounding
+    assert found.width >= max(CONTEXT * wide, least) - rounding
+    assert found.height >= max(CONTEXT * high, least) - rounding
     assert min(found.width, found.height) >= max(found.width, found.height) / 2 - 2
-    assert max(found.width, found.height) <= CONTEXT * max(wide, high) + 2
+    assert max(found.width, found.height) <= max(CONTEXT * max(wide, high), least) + 2
     assert abs(found.centre[0] - 5000) <= 1
     assert abs(found.centre[1] - 5000) <= 1
 
