@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from damagewatch.vision.manifest import ModelInput
 from damagewatch.vision.models import Models
 from damagewatch_training.cli.parameters import MODELS, RUN, Data, Folder, Run
 from damagewatch_training.detector import train as detector
-from damagewatch_training.detector.examples import gather, validation
+from damagewatch_training.detector.examples import Examples, gather, validation
 from damagewatch_training.embedder import train as embedder
 from damagewatch_training.embedder.network import MEAN, STD
 from damagewatch_training.export import card, comparison, local_features, manifest, model, precision, subjects
@@ -37,7 +38,7 @@ def export_detector(
 ) -> None:
     """The detector of a training."""
     network, settings = detector.trained(run / "detector"), detector.settings_of(run / "detector")
-    subject = subjects.detector(network, settings.size, gather(root), validation(root)[:photos])
+    subject = subjects.detector(network, settings.size, gather(root), _val(root, photos))
     _export(subject, run / "detector" / "export", folder / "detector.onnx", ship)
 
 
@@ -48,7 +49,7 @@ def export_embedder(
     """The embedder of a training."""
     network, settings = embedder.trained(run / "embedder"), embedder.settings_of(run / "embedder")
     wanted = ModelInput(size=settings.size, mean=MEAN, std=STD)
-    subject = subjects.embedder(network, wanted, gather(root), validation(root)[:photos])
+    subject = subjects.embedder(network, wanted, gather(root), _val(root, photos).outlined)
     _export(subject, run / "embedder" / "export", folder / "embedder.onnx", ship)
 
 
@@ -58,8 +59,15 @@ def export_local_features(
 ) -> None:
     """XFeat: as `train local-features` left it where that was better, else with its published weights."""
     network = local_features.trained(run / "local-features")
-    subject = subjects.local_features(network, local_features.SIZE, gather(root), validation(root)[:photos])
+    subject = subjects.local_features(network, local_features.SIZE, gather(root), _val(root, photos).outlined)
     _export(subject, run / "local-features" / "export", folder / "xfeat.onnx", ship)
+
+
+def _val(root: Path, photos: int) -> Examples:
+    """At most `photos` outlined and as many graded ones, of all grades alike."""
+    val = validation(root)
+    step = max(1, len(val.graded) // photos)
+    return replace(val, outlined=val.outlined[:photos], graded=val.graded[::step][:photos])
 
 
 def _export(subject: model.Model, folder: Path, target: Path, ship: precision.Precision) -> None:

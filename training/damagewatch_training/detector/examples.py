@@ -38,12 +38,16 @@ class Examples:
     """Of graded photos, by name: 0 to 2."""
 
     def split(self, share: float) -> tuple[Examples, list[Photo]]:
-        """Without the `share` of the outlined photos that a hash of their names picks, and these."""
-        picked = {
-            photo.name
-            for photo in self.outlined
-            if int(hashlib.sha256(photo.name.encode()).hexdigest()[:8], 16) < share * 2**32
-        }
+        """Without the `share` of the outlined photos that a hash of their names picks, and these.
+
+        Views that were made of a photo (`name~1`) go where it goes.
+        """
+
+        def picks(name: str) -> bool:
+            first = name.partition("~")[0]
+            return int(hashlib.sha256(first.encode()).hexdigest()[:8], 16) < share * 2**32
+
+        picked = {photo.name for photo in self.outlined if picks(photo.name)}
         kept = [photo for photo in self.outlined if photo.name not in picked]
         held_out = [photo for photo in self.outlined if photo.name in picked]
         return replace(self, outlined=kept), held_out
@@ -58,15 +62,36 @@ def gather(root: Path) -> Examples:
         DataRefusedError: the data makes no sense.
     """
     if dataset.is_dataset(root):
-        loaded = dataset.load(root)
-        photos = loaded.labelled("train")
-        grades = {photo.name: photo.attributes.get("severity") for photo in loaded.photos}
-    else:
-        allowed = {photo.name for photo in sources.training_photos(root)}
-        graded = sources.severity(root, "train")
-        photos = [*sources.damage_polygons(root, "train"), *sources.damaged_parts(root), *graded]
-        photos = [photo for photo in photos if photo.name in allowed]
-        grades = {photo.name: photo.path.parent.name for photo in graded}
+        return _imported(root, "train")
+    allowed = {photo.name for photo in sources.training_photos(root)}
+    graded = sources.severity(root, "train")
+    photos = [*sources.damage_polygons(root, "train"), *sources.damaged_parts(root), *graded]
+    return _by_kind([photo for photo in photos if photo.name in allowed], _folders(graded))
+
+
+def validation(root: Path) -> Examples:
+    """What was not trained on, the split "val": figures are measured on it.
+
+    Raises:
+        DataRefusedError: the data makes no sense.
+    """
+    if dataset.is_dataset(root):
+        return _imported(root, "val")
+    graded = sources.severity(root, "val")
+    return _by_kind([*sources.damage_polygons(root, "val"), *graded], _folders(graded))
+
+
+def _folders(photos: list[Photo]) -> dict[str, str]:
+    return {photo.name: photo.path.parent.name for photo in photos}
+
+
+def _imported(root: Path, split: str) -> Examples:
+    loaded = dataset.load(root)
+    grades = {photo.name: photo.attributes.get("severity") for photo in loaded.photos}
+    return _by_kind(loaded.labelled(split), grades)
+
+
+def _by_kind(photos: list[Photo], grades: Mapping[str, str | None]) -> Examples:
     severity = {name: SEVERITIES.index(grade) for name, grade in grades.items() if grade in SEVERITIES}
     return Examples(
         outlined=[photo for photo in photos if _outlined(photo)],
@@ -74,13 +99,6 @@ def gather(root: Path) -> Examples:
         graded=[photo for photo in photos if photo.name in severity],
         severity=severity,
     )
-
-
-def validation(root: Path) -> list[Photo]:
-    """The photos with outlined damages of the split "val" below `root`: figures are measured on these."""
-    if dataset.is_dataset(root):
-        return [photo for photo in dataset.load(root).labelled("val") if photo.labels]
-    return sources.damage_polygons(root, "val")
 
 
 def hash_of(root: Path) -> str:

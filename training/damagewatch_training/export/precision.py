@@ -68,7 +68,7 @@ def integer(
             weight_type=QuantType.QInt8,
             per_channel=True,
             op_types_to_quantize=_QUANTISED,
-            nodes_to_exclude=sorted(_ends(graph, float_outputs)),
+            nodes_to_exclude=sorted(_ends(graph, float_outputs) | _shapes(graph)),
             calibrate_method=CalibrationMethod.Percentile,
             extra_options={"CalibPercentile": 99.99, "CalibMaxIntermediateOutputs": 4},
         )
@@ -102,3 +102,21 @@ def _ends(graph: onnx.GraphProto, float_outputs: int) -> set[str]:
             kept.add(node.name)
             waiting += [(name, left) for name in node.input]
     return kept
+
+
+def _shapes(graph: onnx.GraphProto) -> set[str]:
+    """The nodes that only reckon with shapes, such as how far an image is padded: they must stay exact."""
+    maker = {output: node for node in graph.node for output in node.output}
+    waiting = [
+        name
+        for node in graph.node
+        if node.op_type in {"Pad", "Resize", "Reshape", "Slice", "Expand", "ConstantOfShape"}
+        for name in node.input[0 if node.op_type == "ConstantOfShape" else 1 :]
+    ]
+    found: set[str] = set()
+    while waiting:
+        node = maker.get(waiting.pop())
+        if node is not None and node.name not in found and node.op_type != "Shape":
+            found.add(node.name)
+            waiting += node.input
+    return found

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import f1_score  # type: ignore[import-untyped]
 from torch import nn
 
 from damagewatch.domain import Box
@@ -33,8 +34,8 @@ CALIBRATION = 32
 COLOURS = ((0.5,) * 3, (0.5,) * 3)
 
 
-def detector(network: Detector, size: int, examples: Examples, val: Sequence[Photo]) -> Model:
-    """Worth: Dice over the pixels of all `val` photos together, at probability 0.5."""
+def detector(network: Detector, size: int, examples: Examples, val: Examples) -> Model:
+    """Worth: Dice over the pixels of all outlined photos together, at probability 0.5; macro F1 of the severity."""
     wanted = ModelInput(size=size, mean=COLOURS[0], std=COLOURS[1])
     outputs = ["logits", "severity"]
     chosen = [
@@ -45,12 +46,20 @@ def detector(network: Detector, size: int, examples: Examples, val: Sequence[Pho
     def quality(path: Path) -> dict[str, float]:
         engine = Engine(path.read_bytes(), (3, size, size), outputs)
         found, truth = [], []
-        for photo in val:
+        for photo in val.outlined:
             image = photo.read()
             logits, _ = engine.run(to_tensor(letterbox(image, size), wanted))
             found.append(np.asarray(cv2.resize(logits[0, 0], (size, size))) > 0)
             truth.append(letterbox(label_map(photo, *image.shape[:2])[..., 0], size, 0) > 127)
-        return {"Dice": metrics.dice(np.stack(found), np.stack(truth))}
+        worth = {"Dice": metrics.dice(np.stack(found), np.stack(truth))}
+        if val.graded:
+            grades = [
+                int(engine.run(to_tensor(letterbox(photo.read(), size), wanted))[1].argmax())
+                for photo in val.graded
+            ]
+            known = [val.severity[photo.name] for photo in val.graded]
+            worth["severity, F1"] = float(f1_score(known, grades, average="macro"))
+        return worth
 
     images = [to_tensor(letterbox(photo.read(), size), wanted) for photo in chosen]
     return Model(network, (3, size, size), outputs, images, quality)
