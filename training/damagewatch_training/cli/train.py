@@ -92,7 +92,7 @@ def train_embedder(
 
     Learns from what `views` rendered into RUN, from named crops (`data encode`), or from the damages of a dataset.
     Writes RUN/embedder: run.json, checkpoints, embedder.onnx. Started again, it goes on where it was stopped.
-    Several GPUs: `torchrun --nproc-per-node 4 --no-python damagewatch-train train embedder ...`
+    Several GPUs: `torchrun --nproc-per-node 4 --no-python -- damagewatch-train train embedder ...`
 
     Examples:
 

@@ -14,7 +14,7 @@ def fabric(precision: Precision = "32-true") -> Fabric:
     """This process's part of the training, ready to use.
 
     One process on its own takes the first GPU where there is one. Processes that torchrun started
-    (``torchrun --nproc-per-node 4 -m damagewatch_training train ...``) take one GPU each, or share the CPU.
+    (``torchrun --nproc-per-node 4 --no-python -- damagewatch-train train ...``) take one GPU each, or share the CPU.
 
     Args:
         precision: `bf16-mixed` computes in bfloat16 what can be; on CPUs that speeds up plain convolutions and slows
