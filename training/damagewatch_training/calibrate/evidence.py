@@ -35,7 +35,7 @@ same damage, and the nearest of different cars (one model on one turntable) alig
 
 _AGAIN = " again"
 _ANYTHING = Calibration(
-    coefficients=(0.0,) * len(FEATURES), intercept=0.0, thresholds=Thresholds(same_damage=0.5)
+    coefficients=(0.0,) * len(FEATURES), intercept=50.0, thresholds=Thresholds(same_damage=0.5)
 )
 """Finds every pair probable: what it refuses is refused for other reasons."""
 
