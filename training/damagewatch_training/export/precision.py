@@ -57,7 +57,8 @@ def integer(
     with TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        graph = onnx.load(str(prepared)).graph
+        # Preparing keeps the names of convolutions, not their order; what reckons with shapes it simplifies.
+        kept = _ends(onnx.load(str(source)).graph, float_outputs) | _shapes(onnx.load(str(prepared)).graph)
         logging.getLogger().setLevel(logging.ERROR)  # the quantiser gives its advice to the root logger
         quantize_static(
             str(prepared),
@@ -68,7 +69,7 @@ def integer(
             weight_type=QuantType.QInt8,
             per_channel=True,
             op_types_to_quantize=_QUANTISED,
-            nodes_to_exclude=sorted(_ends(graph, float_outputs) | _shapes(graph)),
+            nodes_to_exclude=sorted(kept),
             calibrate_method=CalibrationMethod.Percentile,
             extra_options={"CalibPercentile": 99.99, "CalibMaxIntermediateOutputs": 4},
         )
