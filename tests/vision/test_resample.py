@@ -34,7 +34,7 @@ def test_every_pixel_shows_its_place(
         (image[..., 1], y + rows * high / height),
     ):
         off = (found + 0.5 - wanted)[inner]
-        assert abs(off.mean()) < 1.1  # rounded up to half a grey level at each of reducing, halving and warping
+        assert abs(off.mean()) < 1.1  # half a grey level at each of reducing, halving and warping
         assert np.abs(off).max() < 2 + reduction
 
 

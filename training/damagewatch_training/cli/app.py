@@ -43,7 +43,11 @@ def main() -> None:
     except (KeyboardInterrupt, EOFError):
         sys.exit(130)
     except Exception as error:
-        reason = str(error) if isinstance(error, DataRefusedError | ConfigError | OtherExperiment) else explain(error)
+        reason = (
+            str(error)
+            if isinstance(error, DataRefusedError | ConfigError | OtherExperiment)
+            else explain(error)
+        )
         if reason is None:
             raise
         note(f"damagewatch-train: {reason}")
