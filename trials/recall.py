@@ -123,7 +123,9 @@ def _misses(settings: Settings, photos: TrialSet, missed: list[Pair]) -> list[tu
             sightings = perception.perceive(image).sightings
             signals = max(
                 (
-                    decide.measure(sighting, n.candidate, decide.compared(sighting, n.candidate))
+                    decide.measure(
+                        sighting, n.candidate, decide.compared(sighting, n.candidate), models.calibration
+                    )
                     for n in tried
                     for sighting in sightings
                 ),
