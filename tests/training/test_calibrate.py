@@ -10,8 +10,10 @@ import pytest
 
 pytest.importorskip("sklearn", reason="the extra `train` is not installed")
 
+from damagewatch.domain import AlertKind
 from damagewatch_training.calibrate import evidence, reliability, telling
 from damagewatch_training.calibrate import fit as calibrate
+from damagewatch_training.data.dataset import DataRefusedError
 from damagewatch_training.data.sources import Pair, Photo
 
 
@@ -158,3 +160,31 @@ def test_nothing_is_learned_from_pairs_that_may_be_one_car_nor_twice_from_one_wi
 
 def test_too_few_matches_make_no_network() -> None:
     assert telling.learned([matched(True, 30, 0), matched(False, 12, 1)], seed=0).hidden == 0
+
+
+def asked(kind: AlertKind, name: str, same: bool) -> evidence.Candidate:
+    side = SimpleNamespace(photo=SimpleNamespace(photo_id=name))
+    return evidence.Candidate(side, side, False, None, kind, same)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("true", "false", "named"),
+    [
+        (0, 0, "0 pairs of a photo and its"),
+        (9, 30, "9 pairs of a photo and its"),
+        (10, 9, "9 pairs of different"),
+    ],
+)
+def test_too_little_to_calibrate_on_says_what_is_lacking(true: int, false: int, named: str) -> None:
+    pairs = [asked(AlertKind.SAME_DAMAGE, "a again", True) for _ in range(true)]
+    pairs += [asked(AlertKind.SAME_DAMAGE, "a", False) for _ in range(false)]
+    pairs += [asked(AlertKind.DUPLICATE_PHOTO, "a again", True)] * 20  # on which no probability decides
+    with pytest.raises(DataRefusedError, match=named):
+        calibrate.base_rate(evidence.Evidence(pairs, ("a", "b"), ("a again",)), 0.003)
+
+
+def test_the_base_rate_is_by_photos_that_return_and_that_ask() -> None:
+    pairs = [asked(AlertKind.SAME_DAMAGE, "a again", True) for _ in range(10)]
+    pairs += [asked(AlertKind.SAME_DAMAGE, "a", False) for _ in range(20)]
+    found = calibrate.base_rate(evidence.Evidence(pairs, ("a", "b", "c", "d"), ("a again", "b again")), 0.1)
+    assert found == pytest.approx(0.1 * 5 / (0.1 * 5 + 5))

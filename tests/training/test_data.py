@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -41,6 +44,36 @@ def test_no_photo_leaks_and_each_group_keeps_one(known: list[sources.Pair], held
 def test_pairs_of_different_cars_join_nothing() -> None:
     known = [sources.Pair("photo-a", "photo-b", "diff")]
     assert len(sources.without_leaks(photos(), {"photo-a"}, known)) == len(NAMES) - 1
+
+
+def test_photos_that_a_judged_pair_links_to_val_are_not_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split, names in (("train", ("seen", "mirrored")), ("val", ("held",))):
+        annotations = {
+            "categories": [],
+            "annotations": [],
+            "images": [{"id": number, "file_name": f"{name}.jpg"} for number, name in enumerate(names)],
+        }
+        (tmp_path / "damage-polygons").mkdir(exist_ok=True)
+        (tmp_path / "damage-polygons" / f"{split}.json").write_text(json.dumps(annotations))
+    (tmp_path / "damaged-parts").mkdir()
+    (tmp_path / "damaged-parts" / "annotations.json").write_text(
+        '{"categories": [], "annotations": [], "images": []}'
+    )
+    (tmp_path / "same_damage_pairs.csv").write_text("a,b,verdict\n")
+    judged = tmp_path / "judged.csv"
+    judged.write_text(
+        "a,b,verdict,why\ndamage-polygons/train/mirrored.jpg,damage-polygons/val/held.jpg,mirror,\n"
+    )
+    monkeypatch.setattr(sources, "JUDGED", judged)
+    assert [photo.name for photo in sources.training_photos(tmp_path)] == ["damage-polygons/train/seen.jpg"]
+
+
+def test_the_list_of_this_checkout_is_found_and_names_verdicts() -> None:
+    verdicts = {pair.verdict for pair in sources.judged()}
+    assert "mirror" in verdicts
+    assert verdicts <= {*sources.SAME, "diff", "samecar", "unsure"}
 
 
 def test_a_box_is_mapped_by_its_corners() -> None:

@@ -6,11 +6,9 @@ are the nearest of all other photos, which is what the service verifies in vain,
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -71,12 +69,6 @@ class Evidence:
     """Photos that asked for all the others: none of them should alert, but for known pairs."""
     again: tuple[str, ...]
     """Photo ids of the rephotographs: each should alert."""
-
-
-def judged(path: Path) -> list[Pair]:
-    """Pairs judged by eye, from a CSV file with columns a, b and verdict."""
-    with path.open(newline="") as lines:
-        return [Pair(row["a"], row["b"], row["verdict"]) for row in csv.DictReader(lines)]
 
 
 def choose(photos: Sequence[Photo], known: Sequence[Pair], count: int, seed: int) -> list[Photo]:

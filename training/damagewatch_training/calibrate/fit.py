@@ -21,12 +21,15 @@ from damagewatch.vision import decide
 from damagewatch.vision.calibration import FEATURES, Calibration, Logistic, Thresholds, features
 from damagewatch_training.calibrate import reliability, telling
 from damagewatch_training.calibrate.evidence import Candidate, Evidence
+from damagewatch_training.data.dataset import DataRefusedError
 
 SIGNS = (1, 1, 1, 1, 1, 1, 0, 1)
 """Which way each signal speaks (`damagewatch.vision.calibration.FEATURES`). The distance of hashes says nothing here:
 one picture is told before, and a real second photograph is as far from the first as any other."""
 PARTS = 5
 """Into which the photos are parted for the figures."""
+FEWEST = 10
+"""Pairs of rephotographs, and of different cars, on which the probability decides: fewer fit nothing."""
 LEAST_THRESHOLD = 0.5
 """No alert is less likely than not, even where none was false."""
 
@@ -75,6 +78,9 @@ def fitted(
         false_alerts: The share of asking photos that may alert falsely, rounded up: the threshold is the least at
             which no more do, and `LEAST_THRESHOLD` at least.
         seed: Of the network's learning and of the parts.
+
+    Raises:
+        DataRefusedError: There are too few pairs of one kind.
     """
     names = sorted({groups.get(name, name) for name in evidence.photos})
     places = np.random.default_rng(seed).permutation(len(names)) % PARTS
@@ -93,11 +99,25 @@ def fitted(
 
 
 def base_rate(evidence: Evidence, returning: float) -> float:
-    """The share of true pairs among the pairs on which the probability decides, where so many photos return."""
+    """The share of true pairs among the pairs on which the probability decides, where so many photos return.
+
+    Raises:
+        DataRefusedError: There are too few pairs of one kind.
+    """
     again = set(evidence.again)
     decided = [pair for pair in evidence.pairs if pair.kind is AlertKind.SAME_DAMAGE]
-    true = sum(pair.query.photo.photo_id in again for pair in decided) / len(again)
-    false = sum(not pair.same for pair in decided) / len(evidence.photos)
+    right = sum(pair.query.photo.photo_id in again for pair in decided)
+    wrong = sum(not pair.same for pair in decided)
+    for count, what, more in (
+        (right, "pairs of a photo and its rephotograph", "--again"),
+        (wrong, "pairs of different cars", "--photos"),
+    ):
+        if count < FEWEST:
+            raise DataRefusedError(
+                f"too little to calibrate on: {len(evidence.photos)} photos and {len(again)} rephotographs gave"
+                f" {count} {what} that match at all, at least {FEWEST} are wanted; give more photos ({more})"
+            )
+    true, false = right / len(again), wrong / len(evidence.photos)
     return returning * true / (returning * true + false)
 
 

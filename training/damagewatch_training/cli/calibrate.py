@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 from rich import print as show
 
+from damagewatch.cli.failure import Failure
 from damagewatch.vision.models import Models
-from damagewatch_training.calibrate import evidence, fit, reliability
 from damagewatch_training.cli.parameters import MODELS, Data, Folder, Seed
 from damagewatch_training.data import sources
+from damagewatch_training.evaluate import known_pairs
 from damagewatch_training.evaluate.kept import keeping
 
-JUDGED = Path("training/data-lists/judged_pairs.csv")
 KEPT = Path("runs/kept")
 PAGE = Path("runs/calibration.html")
 
@@ -24,11 +24,13 @@ def fit_calibration(
     root: Data,
     folder: Folder = MODELS,
     judged: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            help="More pairs judged by eye: CSV with columns a, b, verdict.", exists=True, dir_okay=False
+            help="More pairs judged by eye: CSV with columns a, b, verdict. None: training/data-lists, if there.",
+            exists=True,
+            dir_okay=False,
         ),
-    ] = JUDGED,
+    ] = None,
     photos: Annotated[int, typer.Option(help="How many train photos to look at.", min=50)] = 1500,
     again: Annotated[int, typer.Option(help="How many of them to photograph again.", min=20)] = 300,
     returning: Annotated[
@@ -47,8 +49,13 @@ def fit_calibration(
 
     Example: damagewatch-train calibrate --data photos --page runs/calibration.html
     """
-    known = [*sources.pairs(root), *evidence.judged(judged)]
+    from damagewatch_training.calibrate import evidence, fit, reliability  # scikit-learn takes seconds
+    from damagewatch_training.export import manifest
+
+    known = [*sources.pairs(root), *(known_pairs.read(judged) if judged else sources.judged())]
     chosen = evidence.choose(sources.train_split(root), known, photos, seed)
+    if not chosen:
+        raise Failure(f"{root} holds no photos of the split train")
     models = keeping(Models.load(folder), keep)
     seen = evidence.gather(chosen, known, models, again, seed, os.cpu_count() or 1)
     fitted = fit.fitted(seen, sources.groups(known), returning, seed=seed)
@@ -56,8 +63,6 @@ def fit_calibration(
     reliability.write(
         page, fitted.bins, fitted.quality, calibration.base_rate, calibration.thresholds.same_damage
     )
-    from damagewatch_training.export import manifest  # which needs torch
-
     manifest.update(folder, "calibration", fitted.entry())
     show(
         fitted.quality | {"base_rate": calibration.base_rate, "threshold": calibration.thresholds.same_damage}

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 TYPES = ("scratch", "dent", "broken")
 SEVERITIES = ("minor", "moderate", "severe")
+JUDGED = Path(__file__).parents[2] / "data-lists" / "judged_pairs.csv"
+"""More pairs of these photos, judged by eye since; a checkout has the list, an installed package does not."""
 SAME = frozenset({"copy", "same", "mirror"})
 """Verdicts of a pair that shows one and the same damage."""
 
@@ -92,8 +94,12 @@ def pairs(root: Path) -> list[Pair]:
     """The pairs that look alike, as judged."""
     if (imported := _imported(root)) is not None:
         return imported.judged()
-    with (root / "same_damage_pairs.csv").open(newline="") as lines:
-        return [Pair(row["a"], row["b"], row["verdict"]) for row in csv.DictReader(lines)]
+    return _listed(root / "same_damage_pairs.csv")
+
+
+def judged() -> list[Pair]:
+    """The pairs of `JUDGED`; none where there is no such list."""
+    return _listed(JUDGED) if JUDGED.exists() else []
 
 
 def train_split(root: Path) -> list[Photo]:
@@ -102,9 +108,9 @@ def train_split(root: Path) -> list[Photo]:
 
 
 def training_photos(root: Path) -> list[Photo]:
-    """All photos that may be trained on: of each group of copies one, and none that a val photo shows again."""
+    """All photos that may be trained on: of each group of copies one, and none that a val photo shows again, mirrored or not."""
     held_out = {photo.name for photo in [*damage_polygons(root, "val"), *severity(root, "val")]}
-    return without_leaks(train_split(root), held_out, pairs(root))
+    return without_leaks(train_split(root), held_out, [*pairs(root), *judged()])
 
 
 def without_leaks(photos: Iterable[Photo], held_out: set[str], known: Iterable[Pair]) -> list[Photo]:
@@ -118,6 +124,11 @@ def without_leaks(photos: Iterable[Photo], held_out: set[str], known: Iterable[P
             closed.add(key)
             kept.append(photo)
     return kept
+
+
+def _listed(path: Path) -> list[Pair]:
+    with path.open(newline="") as lines:
+        return [Pair(row["a"], row["b"], row["verdict"]) for row in csv.DictReader(lines)]
 
 
 def _imported(root: Path) -> Dataset | None:
