@@ -6,21 +6,16 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich import print as show
 from rich.progress import track
 
 from damagewatch.cli import output
-from damagewatch_training import probe
 from damagewatch_training.cli.parameters import RUN, Changes, Data, Experiment, Run, Threads
 from damagewatch_training.data import dataset
-from damagewatch_training.detector import train as detector
-from damagewatch_training.detector.examples import gather, hash_of
-from damagewatch_training.embedder import examples
-from damagewatch_training.embedder import train as embedder
 from damagewatch_training.experiment import config
-from damagewatch_training.local_features import train as local_features
+
+# Each command imports its own network: torch takes seconds, and the other commands and --help need none of it.
 
 app = typer.Typer(no_args_is_help=True, help="Train a network, or go on where a training was stopped.")
 
@@ -47,6 +42,11 @@ def train_detector(
 
         damagewatch-train train detector --data DATA --set network.architecture=unet --set 'losses=["tversky"]'
     """
+    import torch
+
+    from damagewatch_training.detector import train as detector
+    from damagewatch_training.detector.examples import gather, hash_of
+
     torch.set_num_threads(threads)
     settings = config.load(experiment, changes or (), detector.Settings)
     begin = None if start is None else start / "detector"
@@ -61,6 +61,11 @@ def train_local_features(
 
     Example: damagewatch-train train local-features --data DATA --set steps=400
     """
+    import torch
+
+    from damagewatch_training.detector.examples import gather, hash_of
+    from damagewatch_training.local_features import train as local_features
+
     torch.set_num_threads(threads)
     settings = config.load(experiment, changes or (), local_features.Settings)
     seen, held_out = gather(root).split(0.1)
@@ -102,9 +107,14 @@ def train_embedder(
 
         damagewatch-train train embedder --crops CROPS --set teacher.weight=0 --set network.backbone=resnet50
     """
-    torch.set_num_threads(threads)
     if crops and data:
         raise typer.BadParameter("--crops and --data: one of the two")
+    import torch
+
+    from damagewatch_training.embedder import examples
+    from damagewatch_training.embedder import train as embedder
+
+    torch.set_num_threads(threads)
     settings = config.load(experiment, changes or (), embedder.Settings)
     if crops:
         views = examples.named(crops)
@@ -128,7 +138,7 @@ def train_probe(
     ] = None,
     group: Annotated[
         str, typer.Option(help="Rows alike in this column, such as the claim, are never on both sides.")
-    ] = probe.NAME,
+    ] = "name",
     split: Annotated[
         str | None,
         typer.Option(help="A column: fitted where it says train, judged elsewhere; none: five folds."),
@@ -148,6 +158,8 @@ def train_probe(
     """
     if kind not in {None, "class", "number"}:
         raise typer.BadParameter(f"{kind!r} is neither class nor number", param_hint="--kind")
+    from damagewatch_training import probe
+
     joined = probe.read(features, table)
     asked = columns or probe.columns(joined, [group, *([split] if split else [])])
     found = [

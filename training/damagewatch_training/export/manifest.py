@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort  # type: ignore[import-untyped]
 
 POLYGONS = {
@@ -115,8 +114,8 @@ def _dimension(path: Path) -> int:
 
 def _side(path: Path) -> int:
     """Height and width of the square that a model takes."""
-    image = onnx.load(str(path), load_external_data=False).graph.input[0]
-    return int(image.type.tensor_type.shape.dim[2].dim_value)
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return int(session.get_inputs()[0].shape[2])
 
 
 def update(folder: Path, part: str, values: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -21,8 +20,6 @@ from onnxruntime.quantization import (  # type: ignore[import-untyped]
 from onnxruntime.quantization.shape_inference import quant_pre_process  # type: ignore[import-untyped]
 from onnxruntime.transformers.float16 import convert_float_to_float16  # type: ignore[import-untyped]
 from onnxruntime.transformers.onnx_model import OnnxModel  # type: ignore[import-untyped]
-
-Precision = Literal["fp32", "fp16", "int8"]
 
 FLOAT_CONVOLUTIONS = 6
 """So many convolutions next to the input stay float: on car photos pooled features then found the same nearest
