@@ -6,7 +6,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import print as show
@@ -14,21 +14,24 @@ from rich import print as show
 from damagewatch.vision.manifest import ModelInput
 from damagewatch.vision.models import Models
 from damagewatch_training.cli.parameters import MODELS, RUN, Data, Folder, Run
-from damagewatch_training.detector import train as detector
-from damagewatch_training.detector.examples import Examples, gather, validation
-from damagewatch_training.embedder import train as embedder
-from damagewatch_training.embedder.network import MEAN, STD
-from damagewatch_training.export import card, comparison, local_features, manifest, model, precision, subjects
+from damagewatch_training.export import card, comparison, manifest
+from damagewatch_training.export.comparison import Precision
+
+if TYPE_CHECKING:  # torch takes seconds, and `manifest`, `card` and --help need none of it
+    from damagewatch_training.detector.examples import Examples
+    from damagewatch_training.export.model import Model
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Write ONNX files in fp32, fp16 and int8, check them against torch, and measure them side by side.\n\n"
     "Examples:\n\n"
     "    damagewatch-train export detector --data DATA --run runs\n\n"
-    "    damagewatch-train export embedder --data DATA --run runs --ship int8",
+    "    damagewatch-train export embedder --data DATA --run runs --ship int8\n\n"
+    f"A precision whose mean cosine to torch is below {comparison.LEAST_COSINE}, or that loses more than"
+    f" {comparison.MOST_LOST:.0%} of one of fp32's figures, is not shipped: fp32 is, with a note.",
 )
 
-Ship = Annotated[precision.Precision, typer.Option(help="The precision that goes into the models folder.")]
+Ship = Annotated[Precision, typer.Option(help="The precision that goes into the models folder.")]
 Photos = Annotated[int, typer.Option(help="At most so many val photos are measured on.", min=1)]
 
 
@@ -37,6 +40,10 @@ def export_detector(
     root: Data, run: Run = RUN, folder: Folder = MODELS, ship: Ship = "fp32", photos: Photos = 200
 ) -> None:
     """The detector of a training."""
+    from damagewatch_training.detector import train as detector
+    from damagewatch_training.detector.examples import gather
+    from damagewatch_training.export import subjects
+
     network, settings = detector.trained(run / "detector"), detector.settings_of(run / "detector")
     subject = subjects.detector(network, settings.size, gather(root), _val(root, photos))
     _export(subject, run / "detector" / "export", folder / "detector.onnx", ship)
@@ -47,6 +54,11 @@ def export_embedder(
     root: Data, run: Run = RUN, folder: Folder = MODELS, ship: Ship = "fp32", photos: Photos = 200
 ) -> None:
     """The embedder of a training."""
+    from damagewatch_training.detector.examples import gather
+    from damagewatch_training.embedder import train as embedder
+    from damagewatch_training.embedder.network import MEAN, STD
+    from damagewatch_training.export import subjects
+
     network, settings = embedder.trained(run / "embedder"), embedder.settings_of(run / "embedder")
     wanted = ModelInput(size=settings.size, mean=MEAN, std=STD)
     subject = subjects.embedder(network, wanted, gather(root), _val(root, photos).outlined)
@@ -58,6 +70,9 @@ def export_local_features(
     root: Data, run: Run = RUN, folder: Folder = MODELS, ship: Ship = "fp32", photos: Photos = 200
 ) -> None:
     """XFeat: as `train local-features` left it where that was better, else with its published weights."""
+    from damagewatch_training.detector.examples import gather
+    from damagewatch_training.export import local_features, subjects
+
     network = local_features.trained(run / "local-features")
     subject = subjects.local_features(network, local_features.SIZE, gather(root), _val(root, photos).outlined)
     _export(subject, run / "local-features" / "export", folder / "xfeat.onnx", ship)
@@ -65,17 +80,25 @@ def export_local_features(
 
 def _val(root: Path, photos: int) -> Examples:
     """At most `photos` outlined and as many graded ones, of all grades alike."""
+    from damagewatch_training.detector.examples import validation
+
     val = validation(root)
     step = max(1, len(val.graded) // photos)
     return replace(val, outlined=val.outlined[:photos], graded=val.graded[::step][:photos])
 
 
-def _export(subject: model.Model, folder: Path, target: Path, ship: precision.Precision) -> None:
+def _export(subject: Model, folder: Path, target: Path, ship: Precision) -> None:
+    from damagewatch_training.export.model import export
+
     rows = []
-    for measured in model.export(subject, folder, ("fp32", "fp16", "int8")):
+    for measured in export(subject, folder, ("fp32", "fp16", "int8")):
         print(f"{measured.precision} written and measured", file=sys.stderr)
         rows.append(measured)
     show(comparison.table(rows, str(folder)))
+    reason = comparison.unfit(next(row for row in rows if row.precision == ship), rows[0])
+    if reason is not None:
+        print(f"{ship} is not fit to be shipped: {reason}; fp32 is taken instead", file=sys.stderr)
+        ship = "fp32"
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / f"{ship}.onnx", target)
     print(f"{target} is {ship}")

@@ -7,18 +7,27 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from rich.table import Table
 
+Precision = Literal["fp32", "fp16", "int8"]
+
+LEAST_COSINE = 0.95
+"""To torch, the mean over images and outputs, of a file that may be shipped: int8 gives 0.987 to 0.999. Below, a part
+of the network was broken, whatever its figures say of a few photos."""
+MOST_LOST = 0.05
+"""Share of each of fp32's figures that a file that may be shipped may lose."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One file's figures."""
 
-    precision: str
+    precision: Precision
     megabytes: float
     cosine: float
     """To torch: the mean over images and outputs."""
@@ -26,6 +35,17 @@ class Measured:
     quality: dict[str, float]
     milliseconds: dict[int, float]
     """An image, median, by the number of threads."""
+
+
+def unfit(measured: Measured, exact: Measured) -> str | None:
+    """Why a file should not be shipped, compared with that in fp32; None: it may be."""
+    if not measured.cosine >= LEAST_COSINE:  # NaN is no better
+        return f"its cosine to torch is {measured.cosine:.3f}, at least {LEAST_COSINE} is wanted"
+    for name, wanted in exact.quality.items():
+        found = measured.quality[name]
+        if found < (1 - MOST_LOST) * wanted:
+            return f"{name} falls from {wanted:.4f} to {found:.4f}, by more than {MOST_LOST:.0%}"
+    return None
 
 
 def cosines(
