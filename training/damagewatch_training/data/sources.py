@@ -108,7 +108,7 @@ def train_split(root: Path) -> list[Photo]:
 
 
 def training_photos(root: Path) -> list[Photo]:
-    """All photos that may be trained on: of each group of copies one, and none that a val photo shows, mirrored too."""
+    """All photos that may be trained on: of each group of copies one, and none that a val photo shows too."""
     held_out = {photo.name for photo in [*damage_polygons(root, "val"), *severity(root, "val")]}
     return without_leaks(train_split(root), held_out, [*pairs(root), *judged()])
 

@@ -38,7 +38,7 @@ class Model:
 
 
 def export(
-    model: Model, folder: Path, precisions: Sequence[precision.Precision]
+    model: Model, folder: Path, precisions: Sequence[comparison.Precision]
 ) -> Iterator[comparison.Measured]:
     """Writes `folder`/{fp32,fp16,int8}.onnx and their figures to export.json.
 
