@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from damagewatch.domain import AlertKind, Box, LocalFeatures, Match, Sighting, Signals
-from damagewatch.vision.calibration import FEATURES, Calibration, Thresholds, features
+from damagewatch.vision.calibration import FEATURES, Calibration, Logistic, Thresholds, features
 from damagewatch.vision.decide import compared, judge, most_telling
 from damagewatch.vision.verify import mirrored
 
@@ -120,6 +120,39 @@ def test_a_damage_needs_matches_on_it() -> None:
     found = judge(query, all_around, CREDULOUS)
     assert found is not None
     assert found.kind is AlertKind.SAME_DAMAGE
+
+
+def test_matches_in_one_speck_are_no_evidence() -> None:
+    box = Box(260, 200, 380, 280)
+
+    def seen(scale: float, claim: str) -> Sighting:
+        points = (POINTS.points - (320, 240)) * np.float32(scale) + (320, 240)
+        features = LocalFeatures(points.astype(np.float32), POINTS.descriptors)
+        return sightings.damaged(sightings.whole(IMAGE, features, claim), IMAGE, box)
+
+    speck = judge(seen(0.1, "a"), seen(0.1, "b"), CREDULOUS)
+    spread = judge(seen(0.4, "a"), seen(0.4, "b"), CREDULOUS)
+    assert speck is None
+    assert spread is not None
+    assert spread.kind is AlertKind.SAME_DAMAGE
+
+
+def test_a_whole_photo_must_be_nearly_certain() -> None:
+    matrix = homography(8, 1.1, 10, 5, 0.25)
+    again = sightings.whole(seen_from(matrix), sightings.moved(POINTS, matrix, 0.3, 0.2), "b")
+    for probability, alerted in ((0.95, True), (0.8, False)):
+        logit = float(np.log(probability / (1 - probability)))
+        whole = Logistic(coefficients=(0.0,) * len(FEATURES), intercept=logit)
+        found = judge(QUERY, again, Calibration(whole=whole))
+        assert (found is not None) is alerted
+
+
+def test_whole_photos_have_a_regression_of_their_own() -> None:
+    signals = Signals(0.5, 20, 10, 0.4, 0.6, 0.8, 16, 0.7)
+    calibration = Calibration(intercept=-50, whole=Logistic(intercept=50))
+    assert calibration.probability(signals) < 0.01
+    assert calibration.probability(replace(signals, whole=True)) > 0.99
+    assert Calibration().probability(signals) == Calibration().probability(replace(signals, whole=True))
 
 
 def _outside(features: LocalFeatures, half: tuple[int, int]) -> np.ndarray:

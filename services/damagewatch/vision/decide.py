@@ -12,6 +12,9 @@ from damagewatch.vision.verify import Geometry, Registration, on_damages, regist
 
 MIN_FOCUS_INLIERS = 6
 """On and around the damages: a wheel and a lamp of another car agree as well."""
+MIN_EXTENT = 0.2
+"""Matches in one speck are no evidence: bare paint with a dot, twice. Of 266 rephotographs and the real pairs of one
+damage none spread less, of chance agreements a quarter."""
 MIN_WHOLE_ALIGNMENT = 0.75
 """Where one is a whole photo: like cars, and cars in front of one background, share hundreds of inliers and align by
 0.7; nine in ten rephotographs by more than 0.8."""
@@ -147,7 +150,8 @@ def kind_of(
         if signals.whole:
             probable = calibration.probability(signals) >= max(thresholds.same_damage, MIN_WHOLE_PROBABILITY)
             probable = probable and geometry.alignment >= MIN_WHOLE_ALIGNMENT
-        if probable and geometry.focus_inliers >= MIN_FOCUS_INLIERS:
+        spread = geometry.focus_inliers >= MIN_FOCUS_INLIERS and geometry.extent >= MIN_EXTENT
+        if probable and spread:
             return AlertKind.SAME_DAMAGE
     if thresholds.similar_damage is not None and signals.cosine >= thresholds.similar_damage:
         return AlertKind.SIMILAR_DAMAGE
