@@ -130,7 +130,7 @@ def test_matches_in_one_speck_are_no_evidence() -> None:
         features = LocalFeatures(points.astype(np.float32), POINTS.descriptors)
         return sightings.damaged(sightings.whole(IMAGE, features, claim), IMAGE, box)
 
-    speck = judge(seen(0.1, "a"), seen(0.1, "b"), CREDULOUS)
+    speck = judge(seen(0.05, "a"), seen(0.05, "b"), CREDULOUS)
     spread = judge(seen(0.4, "a"), seen(0.4, "b"), CREDULOUS)
     assert speck is None
     assert spread is not None
