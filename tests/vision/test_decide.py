@@ -123,7 +123,7 @@ def test_a_damage_needs_matches_on_it() -> None:
 
 
 def test_matches_in_one_speck_are_no_evidence() -> None:
-    box = Box(260, 200, 380, 280)
+    box = Box(300, 225, 340, 255)
 
     def seen(scale: float, claim: str) -> Sighting:
         points = (POINTS.points - (320, 240)) * np.float32(scale) + (320, 240)
