@@ -66,7 +66,8 @@ def test_other_models_judge_in_the_shadow_and_are_compared(
     models = tmp_path / "models"
     shutil.copytree(stream.settings.models.directory, models)
     manifest = json.loads((models / "manifest.json").read_text())
-    manifest["calibration"]["thresholds"]["same_damage"] = 0.999
+    for said in (manifest["calibration"], manifest["calibration"]["whole"]):
+        said["intercept"] = -1000.0  # never probable
     manifest["calibration"]["thresholds"]["duplicate_photo"]["alignment"] = 1.0
     (models / "manifest.json").write_text(json.dumps(manifest))
     pair = sorted(photos.planted, key=sorted)[0]
