@@ -51,7 +51,7 @@ def test_shipped_models_load_and_name_themselves() -> None:
         (lambda m: m["detector"]["input"].update(std=[0, 1, 1]), "detector.input.std"),
         (lambda m: m["detector"].update(thresholds={"damage": 2}), "detector.thresholds.damage"),
         (lambda m: m["embedder"].update(dimension="many"), "embedder.dimension"),
-        (lambda m: m["embedder"].update(dimension=64), "embedder.dimension"),
+        (lambda m: m["embedder"].update(dimension=64, statistics=None), "embedder.dimension"),
         (lambda m: m["detector"].update(m["local_features"]), "detector.file"),
         (lambda m: m["local_features"]["input"].update(size=512), "local_features.file"),
         (lambda m: m.update(calibration={"features": ["luck"]}), "calibration"),
