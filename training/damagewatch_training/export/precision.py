@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -57,19 +59,20 @@ def integer(
         # Preparing keeps the names of convolutions, not their order; what reckons with shapes it simplifies.
         kept = _ends(onnx.load(str(source)).graph, float_outputs) | _shapes(onnx.load(str(prepared)).graph)
         logging.getLogger().setLevel(logging.ERROR)  # the quantiser gives its advice to the root logger
-        quantize_static(
-            str(prepared),
-            str(target),
-            _Images(images),
-            quant_format=QuantFormat.QDQ,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            op_types_to_quantize=_QUANTISED,
-            nodes_to_exclude=sorted(kept),
-            calibrate_method=CalibrationMethod.Percentile,
-            extra_options={"CalibPercentile": 99.99, "CalibMaxIntermediateOutputs": 4},
-        )
+        with redirect_stdout(StringIO()):  # and tells of its histograms
+            quantize_static(
+                str(prepared),
+                str(target),
+                _Images(images),
+                quant_format=QuantFormat.QDQ,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                op_types_to_quantize=_QUANTISED,
+                nodes_to_exclude=sorted(kept),
+                calibrate_method=CalibrationMethod.Percentile,
+                extra_options={"CalibPercentile": 99.99, "CalibMaxIntermediateOutputs": 4},
+            )
     onnx.checker.check_model(str(target))
 
 
