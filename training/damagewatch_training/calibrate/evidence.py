@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -20,6 +20,7 @@ from damagewatch.pipeline.recognition import Options
 from damagewatch.synthesis.rephotograph import rephotograph
 from damagewatch.vision import decide
 from damagewatch.vision.calibration import FEATURES, Calibration, Thresholds
+from damagewatch.vision.decode import Photo as Decoded
 from damagewatch.vision.models import Models
 from damagewatch.vision.perceive import Perceived, Perception
 from damagewatch.vision.verify import Geometry
@@ -32,6 +33,7 @@ SURELY_INLIERS, SURELY_ALIGNED = 100, 0.85
 same damage, and the nearest of different cars (one model on one turntable) align by 0.79."""
 
 _AGAIN = " again"
+_NO_PICTURE = Decoded(np.zeros((1, 1, 3), np.uint8), 1, 1, 1.0)
 _ANYTHING = Calibration(
     coefficients=(0.0,) * len(FEATURES), intercept=50.0, thresholds=Thresholds(same_damage=0.5)
 )
@@ -95,7 +97,9 @@ def gather(
     perception = Perception(models)
 
     def look(photo: Photo) -> Perceived:
-        return perceive(perception, photo.name, photo.path.read_bytes())
+        perceived = perceive(perception, photo.name, photo.path.read_bytes())
+        perceived.mirrored(perceived.sightings[0])  # all that is ever asked of the picture, which is megabytes
+        return replace(perceived, crops={}, _image=_NO_PICTURE)
 
     seen = {p.photo.photo_id: p for p in track(in_order(look, photos, threads), "looking", total=len(photos))}
     gallery = _Gallery(list(seen.values()))
