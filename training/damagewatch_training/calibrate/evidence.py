@@ -98,7 +98,8 @@ def gather(
 
     def look(photo: Photo) -> Perceived:
         perceived = perceive(perception, photo.name, photo.path.read_bytes())
-        perceived.mirrored(perceived.sightings[0])  # all that is ever asked of the picture, which is megabytes
+        # All that is ever asked of the picture, which is megabytes.
+        perceived.mirrored(perceived.sightings[0])
         return replace(perceived, crops={}, _image=_NO_PICTURE)
 
     seen = {p.photo.photo_id: p for p in track(in_order(look, photos, threads), "looking", total=len(photos))}
