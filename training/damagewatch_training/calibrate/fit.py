@@ -30,8 +30,8 @@ PARTS = 5
 """Into which the photos are parted for the figures."""
 FEWEST = 10
 """Pairs of rephotographs, and of different cars, on which the probability decides: fewer fit nothing."""
-LEAST_THRESHOLD = 0.75
-"""No alert is less likely than three in four, even where none was false."""
+LEAST_THRESHOLD = 0.5
+"""No alert is less likely than not, even where none was false."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,18 +141,13 @@ def _signals(pair: Candidate, calibration: Calibration) -> Signals:
 def _calibration(evidence: Sequence[Candidate], rate: float, seed: int) -> Calibration:
     distinctness = telling.learned(evidence, seed)
     sample = _sample(evidence, rate)
-    # Different cars that are no alert whatever the probability teach as well: of those on which it decides there are
-    # few, and a fit to them alone is too sure. They weigh what they are, so that the odds of the others stay.
-    others = [pair for pair in evidence if pair.kind is None and not pair.same]
     measured = Calibration(distinctness=distinctness)
-    signals = [_signals(pair, measured) for pair in [*sample.pairs, *others]]
+    signals = [_signals(pair, measured) for pair in sample.pairs]
     x = np.array([features(one) for one in signals]).reshape(-1, len(FEATURES))
-    same = np.concatenate([sample.same, np.zeros(len(others), np.bool_)])
-    weight = np.concatenate([sample.weight, np.ones(len(others))])
     whole = np.array([one.whole for one in signals], np.bool_)
     return Calibration(
-        **_regression(x[~whole], same[~whole], weight[~whole]),
-        whole=Logistic(**_regression(x[whole], same[whole], weight[whole])),
+        **_regression(x[~whole], sample.same[~whole], sample.weight[~whole]),
+        whole=Logistic(**_regression(x[whole], sample.same[whole], sample.weight[whole])),
         base_rate=round(rate, 6),
         distinctness=distinctness,
     )
