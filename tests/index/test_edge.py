@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from damagewatch.domain import DependencyDownError, Sighting
+from damagewatch.index import edge
 from damagewatch.index.edge import EdgeIndex, FolderAlias, _Shard
 
 Make = Callable[..., Sighting]
@@ -61,6 +62,56 @@ def test_a_killed_process_loses_nothing_that_was_upserted_or_erased(
     (found,) = index.search([sighting(claim="query")], limit=100)
     expected = {f"flushed-{i}" for i in range(1, 40)} | {f"logged-{i}" for i in range(40)}
     assert {c.entry.photo.claim_id for c in found} == expected
+    index.close()
+
+
+def test_a_power_cut_loses_nothing_that_was_flushed(tmp_path: Path, sighting: Make) -> None:
+    """Of the disk only what was written through is left: the collection as it was made, and the log."""
+    index = EdgeIndex(tmp_path / "before", NAME, 16)
+    shutil.copytree(tmp_path / "before" / NAME, tmp_path / "after" / NAME)
+    synced: dict[str, bytes] = {}
+    opened: dict[int, Path] = {}
+    real_open, real_fsync = os.open, os.fsync
+
+    def open_(path: Path, flags: int) -> int:
+        descriptor = real_open(path, flags)
+        opened[descriptor] = path
+        return descriptor
+
+    def fsync(descriptor: int) -> None:
+        real_fsync(descriptor)
+        if opened[descriptor].is_file():
+            synced[opened[descriptor].name] = opened[descriptor].read_bytes()
+
+    index.upsert([sighting(claim=f"C-{i}") for i in range(40)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", open_)
+        patch.setattr(os, "fsync", fsync)
+        index.flush()
+    index.upsert([sighting(claim=f"late-{i}") for i in range(40)])
+    index.close()
+    log = tmp_path / "after" / NAME / "wal"
+    shutil.rmtree(log)
+    log.mkdir()
+    for name, content in synced.items():
+        (log / name).write_bytes(content)
+    again = EdgeIndex(tmp_path / "after", NAME, 16)
+    (found,) = again.search([sighting(claim="query")], limit=100)
+    assert {c.entry.photo.claim_id for c in found} == {f"C-{i}" for i in range(40)}
+    again.close()
+
+
+def test_flushing_ends_a_long_log(tmp_path: Path, sighting: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine says in `first-index` from where on the log is still needed."""
+    index = EdgeIndex(tmp_path, NAME, 16)
+    acknowledged = tmp_path / NAME / "wal" / "first-index"
+    before = acknowledged.read_text() if acknowledged.exists() else ""
+    index.upsert([sighting()])
+    index.flush()
+    assert (acknowledged.read_text() if acknowledged.exists() else "") == before
+    monkeypatch.setattr(edge, "LOG_SEGMENTS", 0)
+    index.flush()
+    assert acknowledged.read_text() != before
     index.close()
 
 
