@@ -73,6 +73,11 @@ class Point:
     payload: Mapping[str, Any] = field(default_factory=dict)
 
 
+def point_id(value: object) -> uuid.UUID:
+    """The id of a point as an engine returned it, which is a UUID or the text of one."""
+    return value if isinstance(value, uuid.UUID) else uuid.UUID(str(value))
+
+
 def oversampling(limit: int) -> float:
     """How many times `limit` quantised vectors are rescored exactly (see `edge` for the measured recall)."""
     return max(3.0, RESCORE_POOL / limit)

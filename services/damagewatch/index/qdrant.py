@@ -24,7 +24,7 @@ from qdrant_client.http.exceptions import ApiException
 from damagewatch.domain import DependencyDownError
 from damagewatch.index import payload as codec
 from damagewatch.index.interface import ANY_LAYOUT_PREFIX
-from damagewatch.index.points import Point, PointIndex, Query, Scope, oversampling
+from damagewatch.index.points import Point, PointIndex, Query, Scope, oversampling, point_id
 
 GRPC_PORT: Final = 6334
 REST_PORT: Final = 6333
@@ -185,7 +185,7 @@ class QdrantIndex(PointIndex):
             answers = client.query_batch_points(self._collection, [_request(query) for query in queries])
         return [
             [
-                Point(uuid.UUID(str(hit.id)), hit.score, _vector(hit.vector), hit.payload or {})
+                Point(point_id(hit.id), hit.score, _vector(hit.vector), hit.payload or {})
                 for hit in answer.points
             ]
             for answer in answers
@@ -218,8 +218,8 @@ class QdrantIndex(PointIndex):
                 with_payload=[codec.TENANT],
                 with_vectors=False,
             )
-        found = [((point.payload or {})[codec.TENANT], uuid.UUID(str(point.id))) for point in points]
-        return found, uuid.UUID(str(following)) if following is not None else None
+        found = [((point.payload or {})[codec.TENANT], point_id(point.id)) for point in points]
+        return found, point_id(following) if following is not None else None
 
     def drop(self) -> None:
         """See `RebuildableIndex.drop`."""
