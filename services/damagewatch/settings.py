@@ -364,7 +364,7 @@ class Matcher(Group):
     )
     batch_bytes: Count = Field(default=32 * MiB, description="Bytes of photos at which a batch is full.")
     batch_age: Seconds = Field(
-        default=0.05, description="Seconds that a photo waits at most for its batch to fill."
+        default=0.25, description="Seconds that a photo waits at most for its batch to fill."
     )
     in_flight_photos: Count = Field(
         default=64, description="Photos in work at which no more are fetched (the matcher goes on polling)."
