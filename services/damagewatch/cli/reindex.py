@@ -19,6 +19,7 @@ from damagewatch.settings import Settings
 if TYPE_CHECKING:
     from damagewatch.index import ActiveCollection, RebuildableIndex
     from damagewatch.pipeline.backfill import Backfill
+    from damagewatch.vision.models import Models
 
 HELP = """To a new embedder while the stream runs: no pair missed, nothing stopped.
 
@@ -55,6 +56,11 @@ def register(app: typer.Typer) -> None:
     app.add_typer(reindex_app, name="reindex", rich_help_panel="Set-up")
 
 
+class _Both(NamedTuple):
+    used: Models
+    following: Models
+
+
 class _Sides(NamedTuple):
     old: RebuildableIndex
     new: RebuildableIndex
@@ -72,7 +78,8 @@ def run(rate: Rate = None) -> None:
 
       DAMAGEWATCH_MODELS__NEXT=models-2 damagewatch reindex run --rate 50
     """
-    with _opened(Settings(), rate) as sides:
+    settings = Settings()
+    with _opened(settings, _both(settings), rate) as sides:
         if sides.active.get() == sides.old_name:
             sides.backfill.withdraw()
         walk = 0
@@ -106,7 +113,7 @@ def status(json: Json = False) -> None:
     settings = Settings()
     row: dict[str, object]
     try:
-        with _opened(settings) as sides:
+        with _opened(settings, _both(settings)) as sides:
             row = {
                 "active": sides.active.get(),
                 "in_use": sides.old_name,
@@ -145,7 +152,8 @@ def compare(
     """
     from damagewatch.pipeline import backfill
 
-    with _opened(Settings()) as sides:
+    settings = Settings()
+    with _opened(settings, _both(settings)) as sides:
         try:
             found = backfill.compare(sides.old, sides.new, queries)
         except ValueError as error:
@@ -179,14 +187,13 @@ def switch(
 
       damagewatch reindex switch --back
     """
-    from damagewatch.assembly import collection_of, load_models, load_next_models, open_active
+    from damagewatch.assembly import collection_of, open_active
 
     settings = Settings()
-    models = load_models(settings)
-    following = load_next_models(settings, models)
-    target = collection_of(models if back else following)
+    both = _both(settings)
+    target = collection_of(both.used if back else both.following)
     if not force:
-        missing = _missing(settings, collection_of(following), back)
+        missing = _missing(settings, both, back)
         if missing and back:
             raise Failure(
                 f"{missing} damages are in the other collection alone, written by matchers with one set of models: "
@@ -194,7 +201,7 @@ def switch(
             )
         if missing:
             raise Failure(f"{missing} damages are not in {target} yet: `damagewatch reindex run`, or --force")
-    open_active(settings, models).set(target)
+    open_active(settings, both.used).set(target)
     output.line(f"active: {target}")
 
 
@@ -208,7 +215,8 @@ def drop(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
 
       damagewatch reindex drop --yes
     """
-    with _opened(Settings()) as sides:
+    settings = Settings()
+    with _opened(settings, _both(settings)) as sides:
         active = sides.active.get()
         doomed = {sides.old_name: sides.new, sides.new_name: sides.old}.get(active or "")
         if doomed is None:
@@ -220,51 +228,51 @@ def drop(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
     output.line(f"removed {name}")
 
 
+def _both(settings: Settings) -> _Both:
+    """The models in use, and those to change over to."""
+    from damagewatch.assembly import load_models, load_next_models
+
+    used = load_models(settings)
+    return _Both(used, load_next_models(settings, used))
+
+
 @contextmanager
-def _opened(settings: Settings, rate: float | None = None) -> Iterator[_Sides]:
-    from damagewatch.assembly import (
-        collection_of,
-        load_models,
-        load_next_models,
-        open_active,
-        open_beside,
-        open_evidence,
-        open_index,
-    )
+def _opened(settings: Settings, both: _Both, rate: float | None = None) -> Iterator[_Sides]:
+    from damagewatch.assembly import collection_of, open_active, open_beside, open_evidence, open_index
     from damagewatch.pipeline.backfill import Backfill
 
-    models = load_models(settings)
-    following = load_next_models(settings, models)
+    used, following = both
     evidence = open_evidence(settings)
-    old = open_index(settings, models)
+    old = open_index(settings, used)
     try:
         new = open_beside(settings, following, old)
         try:
             speed = settings.models.carry_over_rate if rate is None else rate
             backfill = Backfill(old, new, evidence, following.embedder, speed)
-            active = open_active(settings, models)
-            yield _Sides(old, new, active, collection_of(models), collection_of(following), backfill)
+            active = open_active(settings, used)
+            yield _Sides(old, new, active, collection_of(used), collection_of(following), backfill)
         finally:
             new.close()
     finally:
         old.close()
 
 
-def _missing(settings: Settings, following: str, back: bool) -> int:
+def _missing(settings: Settings, both: _Both, back: bool) -> int:
     """Damages that the collection to come lacks, or (`back`) the one in use.
 
     Where a matcher has the folder open, what it wrote about that.
     """
+    from damagewatch.assembly import collection_of
     from damagewatch.pipeline.backfill import count_missing
 
     try:
-        with _opened(settings) as sides:
+        with _opened(settings, both) as sides:
             return count_missing(sides.new, sides.old) if back else count_missing(sides.old, sides.new)
     except DependencyDownError:
         if settings.index.url is not None:
             raise
         told = _told(settings)
-        if told.get("collection") == following:
+        if told.get("collection") == collection_of(both.following):
             return 0 if back else int(str(told["missing"]))  # who tells that writes to both
         raise Failure(
             "a process has the index open that has not carried everything over yet: try again later, and see that "
@@ -274,13 +282,13 @@ def _missing(settings: Settings, following: str, back: bool) -> int:
 
 def _told(settings: Settings) -> dict[str, object]:
     """What the matcher wrote that has the index's folder open; nothing where there is none."""
-    from damagewatch.assembly import load_models, open_active
+    from damagewatch.index.edge import FolderAlias
     from damagewatch.matcher.changeover import PROGRESS
 
     if settings.index.url is not None:
         return {}
     file: Path = settings.index.path / PROGRESS
-    row: dict[str, object] = {"active": open_active(settings, load_models(settings)).get()}
+    row: dict[str, object] = {"active": FolderAlias(settings.index.path).get()}
     with suppress(OSError, ValueError):
         row |= json_format.loads(file.read_text())
     return row
