@@ -57,11 +57,7 @@ def write(folder: Path, settings: Any, data_sha256: str, **more: Any) -> Path:
         **more,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / FILE
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
-    return path
+    return _replace(folder / FILE, entry)
 
 
 def read(folder: Path) -> dict[str, Any] | None:
@@ -82,10 +78,15 @@ def add(folder: Path, **more: Any) -> None:
     entry = read(folder)
     if entry is None:
         raise FileNotFoundError(f"{folder / FILE} is missing")
-    path = folder / FILE
+    _replace(folder / FILE, entry | more)
+
+
+def _replace(path: Path, entry: Mapping[str, Any]) -> Path:
+    """Writes aside and renames, so that nobody meets half a file."""
     unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(entry | more, indent=2) + "\n", encoding="utf-8")
+    unfinished.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
     unfinished.replace(path)
+    return path
 
 
 def check(folder: Path, settings: Any, data_sha256: str, may_differ: Iterable[str] = ()) -> None:
