@@ -103,22 +103,12 @@ def evaluate_method(
     if record and not (Path(method) / FILE).exists():
         raise typer.BadParameter(f"{method} is no folder of models", param_hint="--record")
     task = make_task(
-        root,
-        query,
-        gallery,
-        labels,
-        second=second,
-        known=known,
-        views=views,
-        others=others,
-        keep=keep,
-        seed=seed,
+        root, query, gallery, labels, second, known=known, views=views, others=others, keep=keep, seed=seed
     )
     measured = _measured(method, task, keep, threads, resamples)
     told = report.rows(measured)
     table(("figure", "value", "95 % interval"), told)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "figures.json").write_text(json.dumps(_figures([measured], task), indent=1) + "\n")
+    _write_figures(out, [measured], task)
     report.write(out / "report.html", measured, task)
     if record:
         from damagewatch_training.export import manifest  # which needs torch
@@ -159,21 +149,11 @@ def compare(
     for method in methods:
         check(method)
     task = make_task(
-        root,
-        query,
-        gallery,
-        labels,
-        second=second,
-        known=known,
-        views=views,
-        others=others,
-        keep=keep,
-        seed=seed,
+        root, query, gallery, labels, second, known=known, views=views, others=others, keep=keep, seed=seed
     )
     measured = [_measured(method, task, keep, threads, resamples) for method in methods]
     table(("method", *report.HEADLINE), report.comparison(measured))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "figures.json").write_text(json.dumps(_figures(measured, task), indent=1) + "\n")
+    _write_figures(out, measured, task)
     report.write_comparison(out / "report.html", measured, task)
     note(f"written: {out / 'report.html'}")
 
@@ -198,16 +178,7 @@ def list_items(
     Example: damagewatch-train evaluate items items.csv --data photos
     """
     task = make_task(
-        root,
-        query,
-        gallery,
-        labels,
-        second=second,
-        known=known,
-        views=views,
-        others=others,
-        keep=keep,
-        seed=seed,
+        root, query, gallery, labels, second, known=known, views=views, others=others, keep=keep, seed=seed
     )
     with file.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
@@ -224,8 +195,8 @@ def make_task(
     query: Path | None,
     gallery: Path | None,
     labels: Path | None,
-    *,
     second: Literal["made", "real"] = "made",
+    *,
     known: Sequence[Path] = (),
     views: int = 2,
     others: int = 4000,
@@ -272,8 +243,8 @@ def _last(steps: Iterable[object | R], total: int, doing: str) -> R:
     return last  # type: ignore[return-value]
 
 
-def _figures(measured: list[Measured], task: Task) -> dict[str, object]:
-    return {
+def _write_figures(out: Path, measured: Sequence[Measured], task: Task) -> None:
+    figures = {
         "task": {
             "about": task.about,
             "sha256": task.sha256,
@@ -291,3 +262,5 @@ def _figures(measured: list[Measured], task: Task) -> dict[str, object]:
             for one in measured
         },
     }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
