@@ -158,14 +158,3 @@ def test_a_pair_is_alerted_whichever_photo_tells() -> None:
     said = known_pairs.alerted([Pair("a", "b", "same"), Pair("b", "c", "diff")], alerts)
     assert [answer is not None for _, answer in said] == [True, False]
     assert known_pairs.figures(said)["same"] == {"pairs": 1, "alerted": 1.0, "said_mirrored": 0.0}
-
-
-def test_pairs_judged_by_eye_are_read(tmp_path: Path) -> None:
-    (tmp_path / "judged.csv").write_text("a,b,verdict\nx,y,mirror\n")
-    assert known_pairs.read(tmp_path / "judged.csv") == [Pair("x", "y", "mirror")]
-    (tmp_path / "other.csv").write_text("one,two\n1,2\n")
-    with pytest.raises(DataRefusedError, match="columns a, b"):
-        known_pairs.read(tmp_path / "other.csv")
-    (tmp_path / "picture.csv").write_bytes(b"\x89PNG\xff")
-    with pytest.raises(DataRefusedError, match="not a CSV file"):
-        known_pairs.read(tmp_path / "picture.csv")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from damagewatch.domain import Box
 from damagewatch_training.data import sources, windows
+from damagewatch_training.data.dataset import DataRefusedError
 
 NAMES = [f"photo-{letter}" for letter in "abcdefgh"]
 NAME = st.sampled_from(NAMES)
@@ -68,6 +69,17 @@ def test_photos_that_a_judged_pair_links_to_val_are_not_trained_on(
     )
     monkeypatch.setattr(sources, "JUDGED", judged)
     assert [photo.name for photo in sources.training_photos(tmp_path)] == ["damage-polygons/train/seen.jpg"]
+
+
+def test_pairs_judged_by_eye_are_read(tmp_path: Path) -> None:
+    (tmp_path / "judged.csv").write_text("a,b,verdict\nx,y,mirror\n")
+    assert sources.read_pairs(tmp_path / "judged.csv") == [sources.Pair("x", "y", "mirror")]
+    (tmp_path / "other.csv").write_text("one,two\n1,2\n")
+    with pytest.raises(DataRefusedError, match="columns a, b"):
+        sources.read_pairs(tmp_path / "other.csv")
+    (tmp_path / "picture.csv").write_bytes(b"\x89PNG\xff")
+    with pytest.raises(DataRefusedError, match="not a CSV file"):
+        sources.read_pairs(tmp_path / "picture.csv")
 
 
 def test_the_list_of_this_checkout_is_found_and_names_verdicts() -> None:

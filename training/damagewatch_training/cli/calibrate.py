@@ -13,7 +13,6 @@ from damagewatch.cli.failure import Failure
 from damagewatch.vision.models import Models
 from damagewatch_training.cli.parameters import MODELS, Data, Folder, Seed
 from damagewatch_training.data import sources
-from damagewatch_training.evaluate import known_pairs
 from damagewatch_training.evaluate.kept import keeping
 
 KEPT = Path("runs/kept")
@@ -52,7 +51,7 @@ def fit_calibration(
     from damagewatch_training.calibrate import evidence, fit, reliability  # scikit-learn takes seconds
     from damagewatch_training.export import manifest
 
-    known = [*sources.pairs(root), *(known_pairs.read(judged) if judged else sources.judged())]
+    known = [*sources.pairs(root), *(sources.read_pairs(judged) if judged else sources.judged())]
     chosen = evidence.choose(sources.train_split(root), known, photos, seed)
     if not chosen:
         raise Failure(f"{root} holds no photos of the split train")

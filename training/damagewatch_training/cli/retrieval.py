@@ -17,7 +17,7 @@ from damagewatch.vision.manifest import FILE
 from damagewatch_training.cli.parameters import Record, Seed, Threads
 from damagewatch_training.data import sources
 from damagewatch_training.data.dataset import load
-from damagewatch_training.evaluate import known_pairs, report
+from damagewatch_training.evaluate import report
 from damagewatch_training.evaluate.methods import check, features
 from damagewatch_training.evaluate.protocol import RESAMPLES, Measured, measure
 from damagewatch_training.evaluate.task import Task, labelled, real, rephotographed
@@ -215,7 +215,7 @@ def make_task(
             return real(load(root))
         asked = sources.damage_polygons(root, "val")
         rest = [*sources.train_split(root), *sources.severity(root, "val")]
-        pairs = [*sources.pairs(root), *(pair for path in known for pair in known_pairs.read(path))]
+        pairs = [*sources.pairs(root), *(pair for path in known for pair in sources.read_pairs(path))]
         made = rephotographed(asked, rest, pairs, keep, views, others, seed)
         return _last(made, len(asked), "photographing again")
     if root is None and query is not None and gallery is not None and labels is not None:

@@ -94,12 +94,31 @@ def pairs(root: Path) -> list[Pair]:
     """The pairs that look alike, as judged."""
     if (imported := _imported(root)) is not None:
         return imported.judged()
-    return _listed(root / "same_damage_pairs.csv")
+    return read_pairs(root / "same_damage_pairs.csv")
 
 
 def judged() -> list[Pair]:
     """The pairs of `JUDGED`; none where there is no such list."""
-    return _listed(JUDGED) if JUDGED.exists() else []
+    return read_pairs(JUDGED) if JUDGED.exists() else []
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """Pairs judged by eye: CSV with the columns a, b (names of photos) and verdict.
+
+    Raises:
+        DataRefusedError: The file is none.
+    """
+    from damagewatch_training.data.dataset import DataRefusedError  # whose module imports this one
+
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines)
+            columns, rows = set(reader.fieldnames or ()), list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataRefusedError(f"{path}: not a CSV file: {error}") from None
+    if not {"a", "b", "verdict"} <= columns:
+        raise DataRefusedError(f"{path} lacks the columns a, b and verdict")
+    return [Pair(row["a"], row["b"], row["verdict"]) for row in rows]
 
 
 def train_split(root: Path) -> list[Photo]:
@@ -124,11 +143,6 @@ def without_leaks(photos: Iterable[Photo], held_out: set[str], known: Iterable[P
             closed.add(key)
             kept.append(photo)
     return kept
-
-
-def _listed(path: Path) -> list[Pair]:
-    with path.open(newline="") as lines:
-        return [Pair(row["a"], row["b"], row["verdict"]) for row in csv.DictReader(lines)]
 
 
 def _imported(root: Path) -> Dataset | None:

@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from damagewatch_training.data.dataset import DataRefusedError
 from damagewatch_training.data.sources import Pair
 from damagewatch_training.evaluate.chain import Told
-
-
-def read(path: Path) -> list[Pair]:
-    """Pairs judged by eye: CSV with the columns a, b (names of photos) and verdict.
-
-    Raises:
-        DataRefusedError: The file is none.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            rows = list(csv.DictReader(lines))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataRefusedError(f"{path}: not a CSV file: {error}") from None
-    if not rows or not {"a", "b", "verdict"} <= rows[0].keys():
-        raise DataRefusedError(f"{path} has no rows with the columns a, b and verdict")
-    return [Pair(row["a"], row["b"], row["verdict"]) for row in rows]
 
 
 def alerted(known: Iterable[Pair], alerts: Mapping[str, Sequence[Told]]) -> list[tuple[Pair, Told | None]]:
