@@ -246,23 +246,6 @@ def retrieval(
     return Retrieval(cmc, float(ranks.average_precision().mean()), len(valid))
 
 
-def recall_at_precision(scores: NDArray[np.floating], right: NDArray[np.bool_], precision: float) -> float:
-    """The best recall over all thresholds at which the pairs above them are right in at least `precision`.
-
-    Pairs of equal score lie on one side of any threshold. 0 where no threshold is good enough.
-
-    Args:
-        scores: (N,), larger is more surely right.
-        right: (N,).
-        precision: 0 to 1.
-    """
-    order = np.argsort(-scores, kind="stable")
-    ranked, hits = scores[order], right[order].cumsum()
-    ends = np.append(ranked[1:] != ranked[:-1], True)
-    good = ends & (hits / np.arange(1, len(ranked) + 1) >= precision)
-    return float(hits[good].max() / right.sum()) if good.any() and right.any() else 0.0
-
-
 def dice(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     """2 |A and B| / (|A| + |B|) over all pixels together; 1 where both are empty."""
     total = int(predicted.sum()) + int(truth.sum())
