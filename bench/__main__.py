@@ -197,6 +197,8 @@ def _bare_loop(models: Models, contents: Sequence[bytes], threads: int, mirrored
     def work(number: int) -> None:
         photo = decode(contents[number])
         found = models.detector.detect(photo)
+        if models.severity is not None:
+            models.severity.grade(photo)
         whole = Box(0, 0, photo.width, photo.height)
         windows = {whole, *(window(region.box, photo.width, photo.height) for region in found)}
         for box in windows:

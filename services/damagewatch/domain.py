@@ -222,6 +222,25 @@ class Damage:
     score: float
 
 
+@dataclass(frozen=True, slots=True)
+class PhotoSeverity:
+    """How badly the car of a photo is damaged, as a whole: the probability of each class, together 1."""
+
+    minor: float
+    moderate: float
+    severe: float
+
+    @property
+    def severity(self) -> Severity:
+        """The likeliest class; of equals the worse."""
+        shares = {
+            Severity.SEVERE: self.severe,
+            Severity.MODERATE: self.moderate,
+            Severity.MINOR: self.minor,
+        }
+        return max(shares, key=shares.__getitem__)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LocalFeatures:
     """Local features of one window of a photo, N of them, strongest first.
@@ -348,7 +367,10 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """What was found in one photo: published once for every photo that was processed."""
+    """What was found in one photo: published once for every photo that was processed.
+
+    `severity` is that of the photo as a whole; None where no model grades photos.
+    """
 
     photo: PhotoRef
     width: int
@@ -356,6 +378,7 @@ class Detections:
     damages: tuple[Damage, ...]
     models: Mapping[str, str]
     decided_at: datetime
+    severity: PhotoSeverity | None = None
 
 
 @dataclass(frozen=True, slots=True)

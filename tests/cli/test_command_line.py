@@ -135,6 +135,8 @@ def test_detect_prints_the_contract(claims: Path, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     told = json.loads(result.stdout)
     assert (told["width"], told["height"]) == (480, 360)
+    shares = told["severity"]["probabilities"]
+    assert told["severity"]["class"] == max(shares, key=shares.get)
     for damage in told["damages"]:
         assert {"box", "polygons", "type", "severity", "score"} <= set(damage)
         x0, y0, x1, y1 = damage["box"]

@@ -60,6 +60,7 @@ detections = st.builds(
     damages=st.lists(damages, max_size=3).map(tuple),
     models=models,
     decided_at=moments,
+    severity=st.none() | st.builds(domain.PhotoSeverity, minor=shares, moderate=shares, severe=shares),
 )
 sides = st.builds(
     domain.AlertSide,
@@ -280,6 +281,7 @@ class TestJsonNames:
         found = domain.Detections(
             domain.PhotoRef("t", "c", "p", "0" * 64), 2, 1, (damage,), {"detector": "1"}, moment
         )
+        graded = replace(found, severity=domain.PhotoSeverity(0.25, 0.125, 0.625))
         letter = DeadLetter(
             "truncated", "d", "decode", "claims.images.v1", 0, 12, "0" * 64, 3, "0.1.0", moment
         )
@@ -304,6 +306,12 @@ class TestJsonNames:
             ],
             "models": {"detector": "1"},
             "decidedAt": "2026-01-02T00:00:00Z",
+        }
+        assert json.loads(codec.encode(graded, ContentType.JSON))["severity"] == {
+            "severity": "SEVERE",
+            "minor": 0.25,
+            "moderate": 0.125,
+            "severe": 0.625,
         }
         assert json.loads(codec.encode(domain.Erasure("t", "c", 0, 0, moment), ContentType.JSON)) == {
             "tenant": "t",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from damagewatch.vision.manifest import read_manifest
 from damagewatch_training.export import card
 
 MODELS = Path(__file__).parents[2] / "deploy/models"
@@ -14,7 +15,7 @@ def test_the_card_names_files_hashes_sources_and_figures() -> None:
     manifest = json.loads((MODELS / "manifest.json").read_text())
     text = card.markdown(MODELS)
     assert manifest["version"] in text
-    for part in ("detector", "embedder", "local_features"):
+    for part in read_manifest(MODELS).models:
         entry = manifest[part]
         assert entry["sha256"] in text
         assert f"`{entry['file']}`" in text

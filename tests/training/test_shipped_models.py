@@ -21,6 +21,7 @@ CONTRACT = {
         1,
         {"descriptors": (64, 48, 48), "keypoints": (65, 48, 48), "reliability": (1, 48, 48)},
     ),
+    "severity": (3, {"severity": (3,)}),
 }
 
 

@@ -23,8 +23,8 @@ Change = Callable[[dict[str, Any]], None]
 def folder(tmp_path: Path, change: Change) -> Path:
     """A models folder with links to the shipped files and a changed manifest."""
     told = json.loads((SHIPPED / "manifest.json").read_text())
-    for part in ("detector", "embedder", "local_features"):
-        (tmp_path / told[part]["file"]).write_bytes((SHIPPED / told[part]["file"]).read_bytes())
+    for model in read_manifest(SHIPPED).models.values():
+        (tmp_path / model.file).write_bytes((SHIPPED / model.file).read_bytes())
     change(told)
     (tmp_path / "manifest.json").write_text(json.dumps(told))
     return tmp_path
@@ -32,7 +32,7 @@ def folder(tmp_path: Path, change: Change) -> Path:
 
 def test_shipped_models_load_and_name_themselves() -> None:
     models = shipped()
-    assert set(models.versions) == {"detector", "embedder", "local_features", "calibration"}
+    assert set(models.versions) == {*models.manifest.models, "calibration"}
     digest = hashlib.sha256((SHIPPED / models.manifest.embedder.file).read_bytes()).hexdigest()
     assert models.versions["embedder"] == f"{models.manifest.embedder.name}-{digest[:12]}"
     assert models.dimension == 512
@@ -54,6 +54,7 @@ def test_shipped_models_load_and_name_themselves() -> None:
         (lambda m: m["embedder"].update(dimension=64, statistics=None), "embedder.dimension"),
         (lambda m: m["detector"].update(m["local_features"]), "detector.file"),
         (lambda m: m["local_features"]["input"].update(size=512), "local_features.file"),
+        (lambda m: m.update(severity=m["embedder"]), "severity.file"),
         (lambda m: m.update(calibration={"features": ["luck"]}), "calibration"),
     ],
 )

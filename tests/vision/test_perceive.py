@@ -33,7 +33,7 @@ def test_everything_that_is_remembered_of_a_photo() -> None:
     origin = Origin("topic", 3, 14)
     seen = perception.perceive(pictures.claim_image(pictures.encoded(SCENE)), origin)
     assert (seen.width, seen.height) == (800, 600)
-    assert set(stages) == {"decode", "detect", "embed", "features", "crop"}
+    assert set(stages) == {"decode", "detect", "severity", "embed", "features", "crop"}
     assert all(seconds > 0 for seconds in stages.values())
     whole, *damages = seen.sightings
     assert whole.damage.type is DamageType.WHOLE

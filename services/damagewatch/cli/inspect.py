@@ -47,12 +47,7 @@ def list_models(json: Json = False) -> None:
     """Print the models, their versions, and the quality that was measured."""
     from damagewatch.vision.manifest import read_manifest
 
-    manifest = read_manifest(Settings().models.directory)
-    parts = {
-        "detector": manifest.detector,
-        "embedder": manifest.embedder,
-        "local_features": manifest.local_features,
-    }
+    parts = read_manifest(Settings().models.directory).models
     if json:
         for part, model in parts.items():
             output.json_line({"part": part, "version": model.version} | model.model_dump(mode="json"))

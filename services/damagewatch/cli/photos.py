@@ -13,7 +13,7 @@ from damagewatch.cli.looking import Looker, fail_if_any, files_of, save_picture
 from damagewatch.cli.parameters import Json, Paths
 
 if TYPE_CHECKING:
-    from damagewatch.domain import Damage, Sighting
+    from damagewatch.domain import Damage, PhotoSeverity, Sighting
 
 PANEL = "Photos, without Kafka"
 
@@ -36,7 +36,8 @@ def detect(
 ) -> None:
     """Show what damages are found in photos.
 
-    Boxes are x0 y0 x1 y1 in pixels of the upright photo; the score is the detector's confidence, 0 to 1.
+    Boxes are x0 y0 x1 y1 in pixels of the upright photo; the score is the detector's confidence, 0 to 1. With --json
+    also how badly the car is damaged as a whole, where the models tell.
 
     Examples:
 
@@ -72,9 +73,10 @@ def detect(
                 )
                 for damage in seen.damages
             ]
-            output.json_line(
-                {"photo": str(file.path), "width": seen.width, "height": seen.height, "damages": outlined}
-            )
+            told = {"photo": str(file.path), "width": seen.width, "height": seen.height, "damages": outlined}
+            if seen.severity is not None:
+                told["severity"] = _severity_json(seen.severity)
+            output.json_line(told)
             continue
         for damage in seen.damages:
             box = " ".join(f"{value:.0f}" for value in _corners(damage))
@@ -190,4 +192,15 @@ def _damage_json(damage: Damage) -> dict[str, Any]:
         "type": damage.type.value,
         "severity": damage.severity.value,
         "score": damage.score,
+    }
+
+
+def _severity_json(severity: PhotoSeverity) -> dict[str, Any]:
+    return {
+        "class": severity.severity.value,
+        "probabilities": {
+            "minor": severity.minor,
+            "moderate": severity.moderate,
+            "severe": severity.severe,
+        },
     }

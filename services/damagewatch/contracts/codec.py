@@ -156,6 +156,7 @@ def decode_detections(value: bytes, headers: Headers = ()) -> domain.Detections:
             damages=tuple(_damage(damage) for damage in message.damages),
             models=_models(message.models),
             decided_at=_required_moment(message, "decided_at"),
+            severity=_photo_severity(message.severity) if message.HasField("severity") else None,
         )
 
 
@@ -309,6 +310,18 @@ def _detections_message(detections: domain.Detections) -> damage_pb2.Detections:
         damages=(_damage_message(damage) for damage in detections.damages),
         models=detections.models,
         decided_at=_timestamp(detections.decided_at),
+        severity=_photo_severity_message(detections.severity),
+    )
+
+
+def _photo_severity_message(severity: domain.PhotoSeverity | None) -> damage_pb2.PhotoSeverity | None:
+    if severity is None:
+        return None
+    return damage_pb2.PhotoSeverity(
+        severity=_severity_value(severity.severity),
+        minor=severity.minor,
+        moderate=severity.moderate,
+        severe=severity.severe,
     )
 
 
@@ -425,6 +438,14 @@ def _damage(damage: damage_pb2.Damage) -> domain.Damage:
         type=_type(damage.type),
         severity=_severity(damage.severity),
         score=_share("score", damage.score),
+    )
+
+
+def _photo_severity(severity: damage_pb2.PhotoSeverity) -> domain.PhotoSeverity:
+    return domain.PhotoSeverity(
+        minor=_share("severity.minor", severity.minor),
+        moderate=_share("severity.moderate", severity.moderate),
+        severe=_share("severity.severe", severity.severe),
     )
 
 

@@ -304,7 +304,13 @@ class Recognition:
         alerts = tuple(self._alert(match, now) for match in matches if match is not None)
         self._observe("verify", time.perf_counter() - start)
         detections = Detections(
-            perceived.photo, perceived.width, perceived.height, perceived.damages, self._models, now
+            perceived.photo,
+            perceived.width,
+            perceived.height,
+            perceived.damages,
+            self._models,
+            now,
+            perceived.severity,
         )
         return Decided(detections, alerts)
 

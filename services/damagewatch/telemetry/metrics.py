@@ -34,7 +34,7 @@ _BATCH: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _SHARES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 LABELS: Final[Mapping[str, str]] = {
-    "stage": "look and judge as a whole, and their steps: decode, detect, embed, features, crop; "
+    "stage": "look and judge as a whole, and their steps: decode, detect, severity, embed, features, crop; "
     "upsert, search, read, verify",
     "type": "type of damage",
     "kind": "kind of alert",
@@ -48,6 +48,7 @@ LABELS: Final[Mapping[str, str]] = {
     "detector": "name and hash of that model",
     "embedder": "name and hash of that model",
     "local_features": "name and hash of that model",
+    "severity": "name and hash of that model; empty where photos are not graded",
     "calibration": "version of the calibration",
 }
 """What each label may hold."""
@@ -96,6 +97,7 @@ class Metrics:
             "detector",
             "embedder",
             "local_features",
+            "severity",
             "calibration",
         )
         self._models_refused = self._gauge(

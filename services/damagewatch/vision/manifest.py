@@ -7,6 +7,7 @@ mean nothing, and nobody would notice.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -118,13 +119,25 @@ class LocalFeaturesModel(Model):
 
 
 class Manifest(_Part):
-    """`manifest.json` of a models folder."""
+    """`manifest.json` of a models folder. Without `severity` photos are not graded as a whole."""
 
     version: str
     detector: DetectorModel
     embedder: EmbedderModel
     local_features: LocalFeaturesModel
+    severity: Model | None = None
     calibration: Calibration = Calibration()
+
+    @property
+    def models(self) -> Mapping[str, Model]:
+        """Those that the manifest names, by its field."""
+        parts = {
+            "detector": self.detector,
+            "embedder": self.embedder,
+            "local_features": self.local_features,
+            "severity": self.severity,
+        }
+        return {part: model for part, model in parts.items() if model is not None}
 
 
 def read_manifest(directory: Path) -> Manifest:

@@ -15,11 +15,12 @@ from damagewatch.vision.embed import Embedder
 from damagewatch.vision.engine import CPU, Engine
 from damagewatch.vision.features import OUTPUTS, FeatureExtractor
 from damagewatch.vision.manifest import FILE, Manifest, Model, ModelRefusedError, read_manifest, read_model
+from damagewatch.vision.severity import Grader
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The four parts that judge a photo, and which versions they are."""
+    """The parts that judge a photo, and which versions they are."""
 
     manifest: Manifest
     detector: Detector
@@ -27,6 +28,8 @@ class Models:
     local_features: FeatureExtractor
     providers: tuple[str, ...]
     """Execution providers in use, by preference."""
+    severity: Grader | None = None
+    """None: the folder has no such model."""
 
     @classmethod
     def load(cls, directory: Path, providers: Sequence[str] = (CPU,)) -> Models:
@@ -57,12 +60,21 @@ class Models:
                 f"{directory / FILE}: embedder.dimension is {dimension}, but the model gives {vectors.shape[1:]}"
             )
         local_features = engine("local_features", manifest.local_features, 1, OUTPUTS)
+        severity = None
+        if (graded := manifest.severity) is not None:
+            try:
+                severity = Grader(engine("severity", graded, 3, ("severity",)), graded)
+            except ValueError as error:
+                raise ModelRefusedError(
+                    f"{directory / FILE}: severity.file: {graded.file}: {error}"
+                ) from None
         return cls(
             manifest=manifest,
             detector=Detector(detector, manifest.detector),
             embedder=Embedder(embedder, manifest.embedder),
             local_features=FeatureExtractor(local_features, manifest.local_features),
             providers=detector.providers,
+            severity=severity,
         )
 
     @property
@@ -78,11 +90,5 @@ class Models:
     @property
     def versions(self) -> Mapping[str, str]:
         """Of each part, its name and the first twelve digits of its hash: goes into every alert."""
-        return MappingProxyType(
-            {
-                "detector": self.manifest.detector.version,
-                "embedder": self.manifest.embedder.version,
-                "local_features": self.manifest.local_features.version,
-                "calibration": self.manifest.calibration.version,
-            }
-        )
+        versions = {part: model.version for part, model in self.manifest.models.items()}
+        return MappingProxyType(versions | {"calibration": self.manifest.calibration.version})

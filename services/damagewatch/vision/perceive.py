@@ -19,6 +19,7 @@ from damagewatch.domain import (
     LocalFeatures,
     Origin,
     PhotoRef,
+    PhotoSeverity,
     Reason,
     Refused,
     Sighting,
@@ -46,7 +47,8 @@ def _ignore(_stage: str, _seconds: float) -> None:
 class Perceived:
     """All that was seen in one photo.
 
-    `damages` are the detector's, the most certain first; `sightings` are one for the whole photo (the first)
+    `damages` are the detector's, the most certain first; `severity` is the photo's as a whole, None where no model
+    grades photos; `sightings` are one for the whole photo (the first)
     and one for each damage; `crops` are JPEG bytes by window, without metadata: regions with the same window
     share one; `mirrored_hash` is the perceptual hash of the mirrored photo. It holds the decoded photo, some
     4 MB, for as long as `mirrored` may be asked for.
@@ -59,6 +61,7 @@ class Perceived:
     sightings: tuple[Sighting, ...]
     crops: Mapping[Box, bytes]
     mirrored_hash: int
+    severity: PhotoSeverity | None
     _image: Photo
     _extract: Callable[[Photo, Box, bool], LocalFeatures]
     _mirrored: dict[Box, LocalFeatures] = field(default_factory=dict)
@@ -88,7 +91,8 @@ class Perception:
         Args:
             models: the loaded models.
             limits: what a photo may cost.
-            observe: told the seconds of each stage (decode, detect, embed, features, crop), from any thread.
+            observe: told the seconds of each stage (decode, detect, severity, embed, features, crop), from any
+                thread.
         """
         self._models = models
         self._limits = limits or formats.Limits()
@@ -113,6 +117,10 @@ class Perception:
             photo_hash, mirrored_hash = perceptual_hashes(photo.image)
         with self._timed("detect"):
             found = self._models.detector.detect(photo)
+        severity = None
+        if self._models.severity is not None:
+            with self._timed("severity"):
+                severity = self._models.severity.grade(photo)
         damages = tuple(region.damage(reference, number) for number, region in enumerate(found, 1))
         regions = (whole_photo(reference, photo.width, photo.height), *damages)
         windows = {r.damage_id: window(r.box, photo.width, photo.height) for r in regions}
@@ -142,6 +150,7 @@ class Perception:
             sightings=sightings,
             crops=MappingProxyType({box: view.crop for box, view in views.items()}),
             mirrored_hash=mirrored_hash,
+            severity=severity,
             _image=photo,
             _extract=self._models.local_features.extract,
         )

@@ -34,7 +34,10 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def keeping(models: Models, folder: Path) -> Models:
-    """The same models, answering from `folder` what they were asked before. Many threads may share them."""
+    """The same models, answering from `folder` what they were asked before. Many threads may share them.
+
+    They do not grade photos as a whole: no figure asks for it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     manifest = models.manifest
     return replace(
@@ -44,6 +47,7 @@ def keeping(models: Models, folder: Path) -> Models:
         local_features=_Features(
             models.local_features, _Answers(folder, "features", manifest.local_features, features)
         ),
+        severity=None,
     )
 
 

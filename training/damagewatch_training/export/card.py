@@ -16,13 +16,9 @@ def markdown(folder: Path) -> str:
         ModelRefusedError: the folder's manifest cannot be read.
     """
     manifest = read_manifest(folder)
-    parts = {
-        "Detector": manifest.detector,
-        "Embedder": manifest.embedder,
-        "Local features": manifest.local_features,
-    }
     lines = [f"# Models {manifest.version}", ""]
-    for title, part in parts.items():
+    for field, part in manifest.models.items():
+        title = field.replace("_", " ").capitalize()
         lines += [f"## {title}: {part.name}", "", *_part(folder, part), ""]
     lines += ["## Calibration", "", f"Version {manifest.calibration.version}.", ""]
     return "\n".join(lines)

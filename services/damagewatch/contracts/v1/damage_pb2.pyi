@@ -211,6 +211,40 @@ class Damage(_message.Message):
 Global___Damage: _TypeAlias = Damage  # noqa: Y015
 
 @_typing.final
+class PhotoSeverity(_message.Message):
+    """How badly the car of a photo is damaged, as a whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    MINOR_FIELD_NUMBER: _builtins.int
+    MODERATE_FIELD_NUMBER: _builtins.int
+    SEVERE_FIELD_NUMBER: _builtins.int
+    severity: Global___Damage.Severity.ValueType
+    """The likeliest class."""
+    minor: _builtins.float
+    """Probability that it is cosmetic. 0 to 1; the three add up to 1."""
+    moderate: _builtins.float
+    """Probability that it is to be repaired. 0 to 1."""
+    severe: _builtins.float
+    """Probability that it is severe. 0 to 1."""
+    def __init__(
+        self,
+        *,
+        severity: Global___Damage.Severity.ValueType = ...,
+        minor: _builtins.float = ...,
+        moderate: _builtins.float = ...,
+        severe: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["minor", b"minor", "moderate", b"moderate", "severe", b"severe", "severity", b"severity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PhotoSeverity: _TypeAlias = PhotoSeverity  # noqa: Y015
+
+@_typing.final
 class Detections(_message.Message):
     """What was found in one photo, on the topic damage.detections.v1 (key: claim id): one record for every photo
     that was processed, also where nothing was found.
@@ -247,6 +281,7 @@ class Detections(_message.Message):
     DAMAGES_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     DECIDED_AT_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Which insurer. 1 to 256 characters."""
     claim_id: _builtins.str
@@ -271,6 +306,10 @@ class Detections(_message.Message):
     def decided_at(self) -> _timestamp_pb2.Timestamp:
         """When this was decided. UTC."""
 
+    @_builtins.property
+    def severity(self) -> Global___PhotoSeverity:
+        """How badly the car is damaged, as a whole. Missing where no model grades photos."""
+
     def __init__(
         self,
         *,
@@ -283,10 +322,11 @@ class Detections(_message.Message):
         damages: _abc.Iterable[Global___Damage] | None = ...,
         models: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         decided_at: _timestamp_pb2.Timestamp | None = ...,
+        severity: Global___PhotoSeverity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at", "severity", b"severity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim_id", b"claim_id", "damages", b"damages", "decided_at", b"decided_at", "height", b"height", "models", b"models", "photo_id", b"photo_id", "sha256", b"sha256", "tenant", b"tenant", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim_id", b"claim_id", "damages", b"damages", "decided_at", b"decided_at", "height", b"height", "models", b"models", "photo_id", b"photo_id", "severity", b"severity", "sha256", b"sha256", "tenant", b"tenant", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
