@@ -78,6 +78,20 @@ def export_local_features(
     _export(subject, run / "local-features" / "export", folder / "xfeat.onnx", ship)
 
 
+@app.command("severity")
+def export_severity(
+    root: Data, run: Run = RUN, folder: Folder = MODELS, ship: Ship = "fp32", photos: Photos = 200
+) -> None:
+    """The grader of whole photos of a training; a models folder may be without."""
+    from damagewatch_training.detector.examples import gather
+    from damagewatch_training.export import subjects
+    from damagewatch_training.severity import train as severity
+
+    network, settings = severity.trained(run / "severity"), severity.settings_of(run / "severity")
+    subject = subjects.severity(network, settings.size, gather(root), _val(root, photos))
+    _export(subject, run / "severity" / "export", folder / "severity.onnx", ship)
+
+
 def _val(root: Path, photos: int) -> Examples:
     """At most `photos` outlined and as many graded ones, of all grades alike."""
     from damagewatch_training.detector.examples import validation
@@ -110,7 +124,7 @@ def write_manifest(
     trained_on: Annotated[
         str,
         typer.Option(
-            help="What detector and embedder were trained on, where these are not the shipped ones."
+            help="What detector, embedder and grader were trained on, where these are not the shipped ones."
         ),
     ] = "",
 ) -> None:

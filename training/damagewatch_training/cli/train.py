@@ -53,6 +53,26 @@ def train_detector(
     detector.train(gather(root), run / "detector", settings, hash_of(root), begin, _tell)
 
 
+@app.command("severity")
+def train_severity(
+    root: Data, run: Run = RUN, experiment: Experiment = None, changes: Changes = None, threads: Threads = 2
+) -> None:
+    """Train the grader of whole photos: minor, moderate or severe damage; any timm backbone, on graded photos.
+
+    Writes RUN/severity: run.json and a checkpoint after each epoch. Started again, it goes on.
+
+    Example: damagewatch-train train severity --data DATA --config training/experiments/severity.toml
+    """
+    import torch
+
+    from damagewatch_training.detector.examples import gather, hash_of
+    from damagewatch_training.severity import train as severity
+
+    torch.set_num_threads(threads)
+    settings = config.load(experiment, changes or (), severity.Settings)
+    severity.train(gather(root), run / "severity", settings, hash_of(root), _tell)
+
+
 @app.command("local-features")
 def train_local_features(
     root: Data, run: Run = RUN, experiment: Experiment = None, changes: Changes = None, threads: Threads = 2

@@ -68,13 +68,22 @@ PARTS_OF_MANIFEST: dict[str, dict[str, Any]] = {
         "data": [XFEAT],
         "notes": "Raw maps; key points are chosen by the service.",
     },
+    "severity": {
+        "name": "efficientnet-lite0",
+        "file": "severity.onnx",
+        "input": {"mean": [0.5] * 3, "std": [0.5] * 3},
+        "data": [SEVERITY, IMAGENET],
+        "notes": "Logits of a whole photo: minor, moderate, severe.",
+    },
 }
+OPTIONAL = ("severity",)
+"""Left out where the folder has no such file."""
 
 
 def write(folder: Path, version: str, trained_on: str = "") -> None:
     """Writes `folder`/manifest.json with the hashes of the files there.
 
-    `trained_on` names what the detector and the embedder were trained on, where these are not the shipped ones.
+    `trained_on` names what detector, embedder and grader were trained on, where these are not the shipped ones.
     Thresholds, statistics and quality that an earlier manifest gives are kept while the file is the same; so is the
     calibration.
     """
@@ -83,6 +92,8 @@ def write(folder: Path, version: str, trained_on: str = "") -> None:
     manifest: dict[str, Any] = {"version": version}
     for part, shipped in PARTS_OF_MANIFEST.items():
         entry = shipped
+        if part in OPTIONAL and not (folder / str(entry["file"])).exists():
+            continue
         sha256 = hashlib.sha256((folder / str(entry["file"])).read_bytes()).hexdigest()
         before = earlier.get(part, {})
         same = before.get("sha256") == sha256

@@ -1,4 +1,4 @@
-"""The three networks as they are exported: what calibrates each, and what one of its files is worth."""
+"""The networks as they are exported: what calibrates each, and what one of its files is worth."""
 
 from __future__ import annotations
 
@@ -53,12 +53,9 @@ def detector(network: Detector, size: int, examples: Examples, val: Examples) ->
             truth.append(letterbox(label_map(photo, *image.shape[:2])[..., 0], size, 0) > 127)
         worth = {"Dice": metrics.dice(np.stack(found), np.stack(truth))}
         if val.graded:
-            grades = [
-                int(engine.run(to_tensor(letterbox(photo.read(), size), wanted))[1].argmax())
-                for photo in val.graded
-            ]
-            known = [val.severity[photo.name] for photo in val.graded]
-            worth["severity, F1"] = float(f1_score(known, grades, average="macro"))
+            worth["severity, F1"] = _graded(
+                [engine.run(to_tensor(letterbox(p.read(), size), wanted))[1] for p in val.graded], val
+            )
         return worth
 
     images = [to_tensor(letterbox(photo.read(), size), wanted) for photo in chosen]
@@ -99,6 +96,29 @@ def local_features(network: nn.Module, size: int, examples: Examples, val: Seque
         grey = cv2.cvtColor(letterbox(photo.read(), size), cv2.COLOR_BGR2GRAY)
         images.append(np.asarray(grey, np.float32)[None, None] / np.float32(255))
     return Model(network, (1, size, size), list(LOCAL_FEATURES), images, quality)
+
+
+def severity(network: nn.Module, size: int, examples: Examples, val: Examples) -> Model:
+    """Worth: macro F1 of the grades of `val`."""
+    wanted = ModelInput(size=size, mean=COLOURS[0], std=COLOURS[1])
+
+    def tensor(photo: Photo) -> NDArray[np.float32]:
+        decoded = _decoded(photo)
+        return to_tensor(cut(decoded, Box(0, 0, decoded.width, decoded.height), size, size), wanted)
+
+    def quality(path: Path) -> dict[str, float]:
+        engine = Engine(path.read_bytes(), (3, size, size), ["severity"])
+        return {"macro F1": _graded([engine.run(tensor(photo))[0] for photo in val.graded], val)}
+
+    step = max(1, len(examples.graded) // CALIBRATION)
+    images = [tensor(photo) for photo in examples.graded[::step][:CALIBRATION]]
+    return Model(network, (3, size, size), ["severity"], images, quality, float_outputs=0)
+
+
+def _graded(logits: Sequence[NDArray[np.float32]], val: Examples) -> float:
+    """Macro F1 of the likeliest grades of the graded photos of `val`."""
+    known = [val.severity[photo.name] for photo in val.graded]
+    return float(f1_score(known, [int(each.argmax()) for each in logits], average="macro"))
 
 
 def agreement(extractor: FeatureExtractor, photos: Sequence[Photo], seed: int = 7) -> dict[str, float]:

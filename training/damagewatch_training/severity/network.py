@@ -1,0 +1,71 @@
+"""The network that grades whole photos: any timm backbone, pooled, and one linear layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import timm
+from pydantic import Field
+from torch import Tensor, nn
+
+from damagewatch_training.data.sources import SEVERITIES
+from damagewatch_training.experiment import imagenet
+
+Weights = Literal["imagenet", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What it is made of."""
+
+    backbone: str = "tf_efficientnet_lite0"
+    """Any name of timm."""
+    weights: Weights = "imagenet"
+    """Of the backbone at the start: those that a package carries where there is one, else timm's own download."""
+    frozen_stages: Annotated[int, Field(ge=0)] = 0
+    """So many stages of the backbone, and the stem before them, are not trained; 0: all of it is."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+
+
+class Grader(nn.Module):
+    """Photos, float (N, 3, S, S), to logits, float (N, 3): minor, moderate, severe."""
+
+    def __init__(self, settings: Network) -> None:
+        super().__init__()
+        carried = imagenet.installed(settings.backbone)
+        download = settings.weights == "imagenet" and not carried
+        self.backbone = timm.create_model(settings.backbone, pretrained=download, num_classes=0)
+        if settings.weights == "imagenet" and carried:
+            self.backbone.load_state_dict(imagenet.weights_for(self.backbone, settings.backbone))
+        # Of what is pooled: some backbones have a layer behind it, which `num_features` does not count.
+        width = getattr(self.backbone, "head_hidden_size", self.backbone.num_features)
+        assert isinstance(width, int)
+        self.head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(width, len(SEVERITIES)))
+        for part in _first(self.backbone, settings.frozen_stages):
+            part.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits."""
+        logits: Tensor = self.head(self.backbone(images))
+        return logits
+
+    def train(self, mode: bool = True) -> Grader:
+        """As of any module, but the backbone keeps ImageNet's statistics: batches are small."""
+        super().train(mode)
+        for module in self.backbone.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+
+def _first(backbone: nn.Module, stages: int) -> Iterator[nn.Module]:
+    """What comes before the stage number `stages` of timm's `blocks`; nothing where `stages` is 0."""
+    if stages == 0:
+        return
+    for name, child in backbone.named_children():
+        if name == "blocks" and isinstance(child, nn.Sequential):
+            yield from list(child)[:stages]
+            return
+        yield child
