@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
 
 from damagewatch_training.embedder import whitening
 from damagewatch_training.embedder.augment import PLAIN, Augment
@@ -93,6 +95,9 @@ class Settings:
     """Of each identity in a batch."""
     rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Weight = 0.02
+    average: Share = 0.998
+    """Decay of a running mean of the weights. The mean is what is judged and kept: while the rate is high it is far
+    better than the weights of one moment (Rank-1 0.957, when those were at 0.88). 0: the weights of the moment."""
     held_out: Share = 0.05
     """Share of the identities that is not trained on: they tell which epoch is the best, and when to stop."""
     patience: Count = 4
@@ -210,6 +215,7 @@ def train(
         teacher = centred(examples.teacher)
     state = _State(settings, len(examples.views), teacher)
     learner, optimiser = fabric.setup(state.learner, state.optimiser)
+    state.mean.to(fabric.device)
     if saved := checkpoint.load(folder / CHECKPOINT):
         state.load(saved)
     elif start is not None:
@@ -229,7 +235,7 @@ def train(
         loss = _epoch(fabric, learner, optimiser, state, examples, known, folder)
         line = f"epoch {state.epoch} of {settings.epochs}: loss {loss:.4f}"
         if len(held_out):
-            found = judged(state.learner.embedder, examples, held_out, settings.size)
+            found = judged(state.mean.module, examples, held_out, settings.size)
             state.judge(found.mean_average_precision)
             line += f", Rank-1 {found.cmc[1]:.4f}, mAP {found.mean_average_precision:.4f} held out"
         if fabric.is_global_zero:
@@ -276,6 +282,9 @@ class _State:
         self.optimiser = torch.optim.AdamW(
             self.learner.parameters(), settings.rate, weight_decay=settings.weight_decay
         )
+        self.mean = AveragedModel(
+            self.learner.embedder, avg_fn=partial(_running_mean, settings.average), use_buffers=True
+        )
         self.epoch = 0
         self.step = 0
         self.losses: list[float] = []
@@ -298,8 +307,7 @@ class _State:
         self.figures.append(value)
         if value >= max(self.figures):
             self.best = {
-                name: tensor.detach().cpu().clone()
-                for name, tensor in self.learner.embedder.state_dict().items()
+                name: tensor.detach().cpu().clone() for name, tensor in self.mean.module.state_dict().items()
             }
 
     def saved(self) -> dict[str, Any]:
@@ -308,18 +316,20 @@ class _State:
         return {
             "settings": config.resolved(self.settings),
             "learner": self.learner.state_dict(),
+            "mean": self.mean.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "memory": None if memory is None else [memory.queue_idx, memory.has_been_filled],
             "epoch": self.epoch,
             "step": self.step,
             "losses": self.losses,
             "figures": self.figures,
-            "weights": self.best or self.learner.embedder.state_dict(),
+            "weights": self.best or self.mean.module.state_dict(),
         }
 
     def load(self, saved: dict[str, Any]) -> None:
         """Goes on where a training was stopped."""
         self.learner.load_state_dict(saved["learner"])
+        self.mean.load_state_dict(saved["mean"])
         self.optimiser.load_state_dict(saved["optimiser"])
         if self.learner.metric is not None and self.learner.metric.memory is not None:
             memory = self.learner.metric.memory
@@ -327,6 +337,11 @@ class _State:
         self.epoch, self.step = saved["epoch"], saved["step"]
         self.losses, self.figures = list(saved["losses"]), list(saved["figures"])
         self.best = saved["weights"] if self.figures else {}
+
+
+def _running_mean(decay: float, mean: Tensor, now: Tensor, updates: Tensor) -> Tensor:
+    """An exponential average; a young one is of the last tenth of its steps: the random start is soon forgotten."""
+    return mean + (now - mean) * max(1 - decay, 9 / (float(updates) + 10))
 
 
 def _epoch(
@@ -356,6 +371,7 @@ def _epoch(
         fabric.backward(loss)
         fabric.clip_gradients(learner, optimiser, max_norm=5.0)
         optimiser.step()
+        state.mean.update_parameters(state.learner.embedder)
         state.losses.append(float(loss.detach()))
         state.step += 1
         if time.monotonic() - saved > CHECKPOINT_SECONDS and fabric.is_global_zero:
