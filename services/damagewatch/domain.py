@@ -224,7 +224,7 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class PhotoSeverity:
-    """How badly the car of a photo is damaged, as a whole: the probability of each class, together 1."""
+    """How badly a photo's car is damaged, as a whole: the probability of each class, together 1 but for rounding."""
 
     minor: float
     moderate: float
@@ -369,7 +369,7 @@ class Alert:
 class Detections:
     """What was found in one photo: published once for every photo that was processed.
 
-    `severity` is that of the photo as a whole; None where no model grades photos.
+    `severity` is that of the photo as a whole; None where no model could grade it.
     """
 
     photo: PhotoRef

@@ -48,10 +48,9 @@ class Perceived:
     """All that was seen in one photo.
 
     `damages` are the detector's, the most certain first; `severity` is the photo's as a whole, None where no model
-    grades photos; `sightings` are one for the whole photo (the first)
-    and one for each damage; `crops` are JPEG bytes by window, without metadata: regions with the same window
-    share one; `mirrored_hash` is the perceptual hash of the mirrored photo. It holds the decoded photo, some
-    4 MB, for as long as `mirrored` may be asked for.
+    could grade it; `sightings` are one for the whole photo (the first) and one for each damage; `crops` are JPEG
+    bytes by window, without metadata: regions with the same window share one; `mirrored_hash` is the perceptual hash
+    of the mirrored photo. It holds the decoded photo, some 4 MB, for as long as `mirrored` may be asked for.
     """
 
     photo: PhotoRef

@@ -21,20 +21,27 @@ class Grader:
         """Takes an engine of one output: logits, float32 (N, 3), minor to severe.
 
         Raises:
-            ValueError: it gives another number of them.
+            ValueError: it gives another number of them, or what is no number.
         """
         side = model.input.size
         (logits,) = engine.run(np.zeros((1, 3, side, side), np.float32))
         if logits.shape != (1, CLASSES):
             raise ValueError(f"gives {logits.shape[1:]} for a photo, not the logits of {CLASSES} classes")
+        if not np.isfinite(logits).all():
+            raise ValueError(f"gives {logits[0].tolist()} for a black photo, not numbers")
         self._engine = engine
         self._model = model
 
-    def grade(self, photo: Photo) -> PhotoSeverity:
-        """The probabilities (softmax), rounded to four digits, of the photo stretched to the model's square."""
+    def grade(self, photo: Photo) -> PhotoSeverity | None:
+        """The probabilities (softmax), rounded to four digits, of the photo stretched to the model's square.
+
+        None where the model gives what is no number.
+        """
         side = self._model.input.size
         image = cut(photo, Box(0, 0, photo.width, photo.height), side, side)
         (logits,) = self._engine.run(to_tensor(image, self._model.input))
+        if not np.isfinite(logits).all():
+            return None
         likely = np.exp(logits[0] - logits[0].max())
         minor, moderate, severe = (round(float(share), 4) for share in likely / likely.sum())
         return PhotoSeverity(minor, moderate, severe)

@@ -223,7 +223,7 @@ class PhotoSeverity(_message.Message):
     severity: Global___Damage.Severity.ValueType
     """The likeliest class."""
     minor: _builtins.float
-    """Probability that it is cosmetic. 0 to 1; the three add up to 1."""
+    """Probability that it is cosmetic. 0 to 1; the three add up to 1 but for rounding."""
     moderate: _builtins.float
     """Probability that it is to be repaired. 0 to 1."""
     severe: _builtins.float
@@ -308,7 +308,7 @@ class Detections(_message.Message):
 
     @_builtins.property
     def severity(self) -> Global___PhotoSeverity:
-        """How badly the car is damaged, as a whole. Missing where no model grades photos."""
+        """How badly the car is damaged, as a whole. Missing where no model could grade it."""
 
     def __init__(
         self,
