@@ -359,11 +359,10 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
 def test_the_mean_of_the_weights_forgets_the_start(updates: int) -> None:
     mean = torch.zeros(3)
     for number in range(1, updates + 1):
-        mean = train._running_mean(0.998, mean, torch.ones(3), torch.tensor(number))
+        train._running_mean(0.998, [mean], [torch.ones(3)], torch.tensor(number))
     assert float(mean[0]) > (0.8 if updates == 1 else 0.99)
-    assert torch.equal(
-        train._running_mean(0.0, mean, torch.full((3,), 7.0), torch.tensor(9)), torch.full((3,), 7.0)
-    )
+    train._running_mean(0.0, [mean], [torch.full((3,), 7.0)], torch.tensor(9))
+    assert torch.equal(mean, torch.full((3,), 7.0))
 
 
 def test_rate_rises_then_falls() -> None:

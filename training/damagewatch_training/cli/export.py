@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich import print as show
 
+from damagewatch.cli.failure import Failure
 from damagewatch.vision.manifest import ModelInput
 from damagewatch.vision.models import Models
 from damagewatch_training.cli.parameters import MODELS, RUN, Data, Folder, Run
@@ -88,7 +89,11 @@ def export_severity(
     from damagewatch_training.severity import train as severity
 
     network, settings = severity.trained(run / "severity"), severity.settings_of(run / "severity")
-    subject = subjects.severity(network, settings.size, gather(root), _val(root, photos))
+    learned, val = gather(root), _val(root, photos)
+    for split, examples in (("train", learned), ("val", val)):
+        if not examples.graded:
+            raise Failure(f"{root} holds no graded photos of the split {split}")
+    subject = subjects.severity(network, settings.size, learned, val)
     _export(subject, run / "severity" / "export", folder / "severity.onnx", ship)
 
 

@@ -138,6 +138,9 @@ def train(
     if not _steps(fabric, examples, settings):
         raise DataRefusedError(f"{len(examples.outlined)} outlined photos to train on: less than one batch")
     state = _State(settings)
+    # First of all, so that the optimiser's state is loaded to where the weights are.
+    model, optimiser = fabric.setup(state.model, state.optimiser)
+    state.averaged.to(fabric.device)
     if saved := checkpoint.load(folder / CHECKPOINT):
         state.load(saved)
     elif start is not None:
@@ -152,8 +155,6 @@ def train(
             processes=fabric.world_size,
             device=fabric.device.type,
         )
-    model, optimiser = fabric.setup(state.model, state.optimiser)
-    state.averaged.to(fabric.device)
     while state.epoch < settings.epochs and not state.tired:
         started = time.monotonic()
         _epoch(fabric, model, optimiser, state, examples, folder / CHECKPOINT)

@@ -7,7 +7,7 @@ No weights of OSNet install from a package index, so it starts from noise: a tea
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -283,7 +283,7 @@ class _State:
             self.learner.parameters(), settings.rate, weight_decay=settings.weight_decay
         )
         self.mean = AveragedModel(
-            self.learner.embedder, avg_fn=partial(_running_mean, settings.average), use_buffers=True
+            self.learner.embedder, multi_avg_fn=partial(_running_mean, settings.average), use_buffers=True
         )
         self.epoch = 0
         self.step = 0
@@ -339,9 +339,11 @@ class _State:
         self.best = saved["weights"] if self.figures else {}
 
 
-def _running_mean(decay: float, mean: Tensor, now: Tensor, updates: Tensor) -> Tensor:
+def _running_mean(decay: float, means: Sequence[Tensor], now: Sequence[Tensor], updates: Tensor) -> None:
     """An exponential average; a young one is of the last tenth of its steps: the random start is soon forgotten."""
-    return mean + (now - mean) * max(1 - decay, 9 / (float(updates) + 10))
+    share = max(1 - decay, 9 / (float(updates) + 10))  # once for all of a type: a GPU is waited for
+    for mean, value in zip(means, now, strict=True):
+        mean.copy_(mean + (value - mean) * share)
 
 
 def _epoch(

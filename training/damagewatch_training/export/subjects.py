@@ -99,7 +99,7 @@ def local_features(network: nn.Module, size: int, examples: Examples, val: Seque
 
 
 def severity(network: nn.Module, size: int, examples: Examples, val: Examples) -> Model:
-    """Worth: macro F1 of the grades of `val`."""
+    """Worth: macro F1 of the grades of `val`. Both hold graded photos."""
     wanted = ModelInput(size=size, mean=COLOURS[0], std=COLOURS[1])
 
     def tensor(photo: Photo) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from damagewatch_training.data.sources import SEVERITIES
 from damagewatch_training.experiment import imagenet
+from damagewatch_training.experiment.config import ConfigError
 
 Weights = Literal["imagenet", "none"]
 
@@ -25,7 +26,8 @@ class Network:
     weights: Weights = "imagenet"
     """Of the backbone at the start: those that a package carries where there is one, else timm's own download."""
     frozen_stages: Annotated[int, Field(ge=0)] = 0
-    """So many stages of the backbone, and the stem before them, are not trained; 0: all of it is."""
+    """So many stages of the backbone, and the stem before them, are not trained; 0: all of it is. Needs a backbone
+    whose stages timm calls `blocks`, as EfficientNet, MobileNet and ViT have them."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
 
 
@@ -33,6 +35,11 @@ class Grader(nn.Module):
     """Photos, float (N, 3, S, S), to logits, float (N, 3): minor, moderate, severe."""
 
     def __init__(self, settings: Network) -> None:
+        """Builds the network.
+
+        Raises:
+            ConfigError: stages are to be frozen, and the backbone does not tell which part of it they are.
+        """
         super().__init__()
         carried = imagenet.installed(settings.backbone)
         download = settings.weights == "imagenet" and not carried
@@ -43,8 +50,9 @@ class Grader(nn.Module):
         width = getattr(self.backbone, "head_hidden_size", self.backbone.num_features)
         assert isinstance(width, int)
         self.head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(width, len(SEVERITIES)))
-        for part in _first(self.backbone, settings.frozen_stages):
-            part.requires_grad_(False)
+        if settings.frozen_stages:
+            for part in _first(self.backbone, settings):
+                part.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits."""
@@ -60,12 +68,13 @@ class Grader(nn.Module):
         return self
 
 
-def _first(backbone: nn.Module, stages: int) -> Iterator[nn.Module]:
-    """What comes before the stage number `stages` of timm's `blocks`; nothing where `stages` is 0."""
-    if stages == 0:
-        return
-    for name, child in backbone.named_children():
-        if name == "blocks" and isinstance(child, nn.Sequential):
-            yield from list(child)[:stages]
+def _first(backbone: nn.Module, settings: Network) -> Iterator[nn.Module]:
+    """The first stages, of timm's `blocks`, and what comes before them."""
+    blocks = getattr(backbone, "blocks", None)
+    if not isinstance(blocks, nn.Sequential):
+        raise ConfigError(f"network.frozen_stages: {settings.backbone} has no `blocks`; only 0 is possible")
+    for child in backbone.children():
+        if child is blocks:
+            yield from blocks[: settings.frozen_stages]
             return
         yield child

@@ -8,10 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from damagewatch_training.data.dataset import DataRefusedError
-from damagewatch_training.data.sources import SEVERITIES, Photo
+from damagewatch_training.data.sources import SEVERITIES
 from damagewatch_training.detector.examples import Examples
 from damagewatch_training.embedder.augment import Augment
 from damagewatch_training.experiment import checkpoint, config, launch, record
@@ -30,6 +28,7 @@ CHECKPOINT = "checkpoint.pt"
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +44,9 @@ class Settings:
     """Of Zhang et al., ICLR 2018: two photos are blended, their shares are of Beta(mixup, mixup); 0: none are."""
     smoothing: Share = 0.1
     """Of the labels: neighbouring grades are hard to tell apart, and people differ."""
-    rate: float = 1e-3
-    backbone_rate: float = 2e-4
-    weight_decay: float = 0.05
+    rate: Rate = 1e-3
+    backbone_rate: Rate = 2e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
     average: Share = 0.99
     """Of the running mean of the weights, which is what comes out."""
     workers: Annotated[int, Field(ge=0)] = 0
@@ -77,11 +76,6 @@ class Photos(Dataset[tuple[Tensor, int]]):
         image = np.ascontiguousarray(self.photos[index].read()[..., ::-1])
         view = self.settings.augment(image, self.settings.size, rng)
         return torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1))), self.grades[index]
-
-
-def stretched(photo: Photo, size: int) -> NDArray[np.uint8]:
-    """The whole photo as a square, uint8 (S, S, 3) BGR."""
-    return np.asarray(cv2.resize(photo.read(), (size, size), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def train(
@@ -123,6 +117,9 @@ def train(
         ],
         weight_decay=settings.weight_decay,
     )
+    # First of all, so that the optimiser's state is loaded to where the weights are.
+    model, optimiser = fabric.setup(network, optimiser)
+    averaged.to(fabric.device)
     done = 0
     if saved := checkpoint.load(folder / CHECKPOINT):
         network.load_state_dict(saved["model"])
@@ -132,8 +129,6 @@ def train(
     elif fabric.is_global_zero:
         photos = dict(zip(SEVERITIES, counts.tolist(), strict=True))
         record.write(folder, settings, data_sha256, photos=photos, processes=fabric.world_size)
-    model, optimiser = fabric.setup(network, optimiser)
-    averaged.to(fabric.device)
     weights = torch.from_numpy(counts.sum() / (len(counts) * counts)).float().to(fabric.device)
     for epoch in range(done, settings.epochs):
         started = time.monotonic()
