@@ -74,6 +74,11 @@ def test_photos_that_a_judged_pair_links_to_val_are_not_trained_on(
 def test_pairs_judged_by_eye_are_read(tmp_path: Path) -> None:
     (tmp_path / "judged.csv").write_text("a,b,verdict\nx,y,mirror\n")
     assert sources.read_pairs(tmp_path / "judged.csv") == [sources.Pair("x", "y", "mirror")]
+    (tmp_path / "none.csv").write_text("a,b,verdict\n")
+    assert sources.read_pairs(tmp_path / "none.csv") == []
+    (tmp_path / "short.csv").write_text("a,b,verdict\nx,y,mirror\nx,y\n")
+    with pytest.raises(DataRefusedError, match=r"short\.csv, line 3: too few fields"):
+        sources.read_pairs(tmp_path / "short.csv")
     (tmp_path / "other.csv").write_text("one,two\n1,2\n")
     with pytest.raises(DataRefusedError, match="columns a, b"):
         sources.read_pairs(tmp_path / "other.csv")

@@ -106,19 +106,22 @@ def read_pairs(path: Path) -> list[Pair]:
     """Pairs judged by eye: CSV with the columns a, b (names of photos) and verdict.
 
     Raises:
-        DataRefusedError: The file is none.
+        DataRefusedError: The file is none, or a row lacks fields.
     """
     from damagewatch_training.data.dataset import DataRefusedError  # whose module imports this one
 
     try:
         with path.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines)
-            columns, rows = set(reader.fieldnames or ()), list(reader)
+            columns, rows = set(reader.fieldnames or ()), [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataRefusedError(f"{path}: not a CSV file: {error}") from None
     if not {"a", "b", "verdict"} <= columns:
         raise DataRefusedError(f"{path} lacks the columns a, b and verdict")
-    return [Pair(row["a"], row["b"], row["verdict"]) for row in rows]
+    for line, row in rows:
+        if None in (row["a"], row["b"], row["verdict"]):
+            raise DataRefusedError(f"{path}, line {line}: too few fields, wanted are a, b and verdict")
+    return [Pair(row["a"], row["b"], row["verdict"]) for _, row in rows]
 
 
 def train_split(root: Path) -> list[Photo]:
