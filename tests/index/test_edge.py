@@ -10,8 +10,10 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from damagewatch.domain import DependencyDownError, Sighting
@@ -102,16 +104,18 @@ def test_a_power_cut_loses_nothing_that_was_flushed(tmp_path: Path, sighting: Ma
 
 
 def test_flushing_ends_a_long_log(tmp_path: Path, sighting: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine says in `first-index` from where on the log is still needed."""
+    """Full segments of the log go once the collection itself is on the disk."""
     index = EdgeIndex(tmp_path, NAME, 16)
-    acknowledged = tmp_path / NAME / "wal" / "first-index"
-    before = acknowledged.read_text() if acknowledged.exists() else ""
-    index.upsert([sighting()])
+    log = tmp_path / NAME / "wal"
+    heavy = sighting()
+    heavy = replace(heavy, thumbnail=np.random.default_rng(0).integers(0, 256, (2000, 2000), np.uint8))
+    while len(list(log.glob("closed-*"))) < 2:
+        index.upsert([heavy])
     index.flush()
-    assert (acknowledged.read_text() if acknowledged.exists() else "") == before
-    monkeypatch.setattr(edge, "LOG_SEGMENTS", 0)
+    assert len(list(log.glob("closed-*"))) >= 2
+    monkeypatch.setattr(edge, "LOG_SEGMENTS", 2)
     index.flush()
-    assert acknowledged.read_text() != before
+    assert len(list(log.glob("closed-*"))) < 2
     index.close()
 
 

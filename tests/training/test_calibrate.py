@@ -10,7 +10,8 @@ import pytest
 
 pytest.importorskip("sklearn", reason="the extra `train` is not installed")
 
-from damagewatch.domain import AlertKind
+from damagewatch.domain import AlertKind, Signals
+from damagewatch.vision.calibration import Calibration, Logistic
 from damagewatch_training.calibrate import evidence, reliability, telling
 from damagewatch_training.calibrate import fit as calibrate
 from damagewatch_training.data.dataset import DataRefusedError
@@ -60,6 +61,30 @@ def test_penalty_shrinks() -> None:
     free, _ = calibrate.monotone_logistic(x, y, np.ones(len(y)), (1,), penalty=0.0)
     held, _ = calibrate.monotone_logistic(x, y, np.ones(len(y)), (1,), penalty=1.0)
     assert 0 < held[0] < 0.5 * free[0]
+
+
+def test_certainty_undoes_a_stretch_and_a_shift() -> None:
+    x, y = sample([1.0], 0.0)
+    stretched = 1 / (1 + np.exp(-(0.5 * x[:, 0] - 1)))
+    surer, shift = calibrate.certainty(stretched, y, np.ones(len(y)))
+    assert surer == pytest.approx(2, abs=0.1)
+    assert shift == pytest.approx(2, abs=0.1)
+
+
+def test_pairs_told_apart_without_an_error_make_nothing_certain() -> None:
+    same = np.array([True] * 12 + [False] * 10)
+    surer, shift = calibrate.certainty(np.where(same, 0.8, 0.1), same, np.ones(22))
+    for told in (0.8, 0.1):
+        logit = surer * np.log(told / (1 - told)) + shift
+        assert 0.02 < 1 / (1 + np.exp(-logit)) < 0.98
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_rescaled_calibration_scales_its_logits(whole: bool) -> None:
+    plain = Calibration(whole=Logistic(intercept=-2.0))
+    signals = Signals(0.5, 20, 10, 0.4, 0.6, 0.8, 16, 0.7, whole=whole)
+    before, after = (c.probability(signals) for c in (plain, calibrate.rescaled(plain, 2.0, -0.5)))
+    assert np.log(after / (1 - after)) == pytest.approx(2 * np.log(before / (1 - before)) - 0.5, abs=1e-4)
 
 
 def test_photos_of_telling_pairs_are_a_third() -> None:

@@ -88,6 +88,7 @@ class EdgeIndex(PointIndex):
         """
         with self._shard.use() as shard:
             shard.optimize()
+            shard.flush()  # the log does not hold what was rewritten
         self._folder.compact()
 
     def close(self) -> None:
@@ -363,11 +364,15 @@ def _made(folder: Path, dimension: int) -> Path:
 
 
 def _write_through(folder: Path, attempts: int = 10) -> None:
-    """fsync of a folder and its files. Another thread's write may rename one between the listing and the opening."""
+    """fsync of a folder, its files, and the folders that name it.
+
+    Another thread's write may rename a file between the listing and the opening: then all begins again.
+    """
     for attempt in range(attempts):
         opened: list[int] = []
         try:
-            for path in (folder, *folder.glob("[!t]*")):  # tmp-open-*: a segment that is being made, empty
+            files = folder.glob("[!t]*")  # tmp-open-*: a segment that is being made, empty
+            for path in (folder.parent.parent, folder.parent, folder, *files):
                 opened.append(os.open(path, os.O_RDONLY))
             for descriptor in opened:
                 os.fsync(descriptor)

@@ -18,8 +18,6 @@ damage none spread less, of chance agreements a quarter."""
 MIN_WHOLE_ALIGNMENT = 0.75
 """Where one is a whole photo: like cars, and cars in front of one background, share hundreds of inliers and align by
 0.7; nine in ten rephotographs by more than 0.8."""
-MIN_WHOLE_PROBABILITY = 0.9
-"""Where one is a whole photo, no damage speaks for the alert: two cars of one model on one turntable reached 0.82."""
 MAX_POINTS = 200
 
 _RANK = {AlertKind.SIMILAR_DAMAGE: 0, AlertKind.SAME_DAMAGE: 1, AlertKind.DUPLICATE_PHOTO: 2}
@@ -148,7 +146,6 @@ def kind_of(
         if probable and _one_picture(query, match, geometry, thresholds.duplicate_photo):
             return AlertKind.DUPLICATE_PHOTO
         if signals.whole:
-            probable = calibration.probability(signals) >= max(thresholds.same_damage, MIN_WHOLE_PROBABILITY)
             probable = probable and geometry.alignment >= MIN_WHOLE_ALIGNMENT
         spread = geometry.focus_inliers >= MIN_FOCUS_INLIERS and geometry.extent >= MIN_EXTENT
         if probable and spread:
