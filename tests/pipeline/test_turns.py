@@ -113,6 +113,7 @@ class FakePerceived:
     height: int = 10
     damages: tuple[Damage, ...] = ()
     mirrored_hash: int = 0
+    severity: None = None
 
     def mirrored(self, sighting: Sighting) -> Sighting:
         return sighting
