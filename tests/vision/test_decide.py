@@ -137,6 +137,16 @@ def test_matches_in_one_speck_are_no_evidence() -> None:
     assert spread.kind is AlertKind.SAME_DAMAGE
 
 
+def test_a_whole_photo_must_be_more_probable_than_a_damage() -> None:
+    matrix = homography(8, 1.1, 10, 5, 0.25)
+    again = sightings.whole(seen_from(matrix), sightings.moved(POINTS, matrix, 0.3, 0.2), "b")
+    for probability, alerted in ((0.8, True), (0.7, False)):
+        logit = float(np.log(probability / (1 - probability)))
+        whole = Logistic(coefficients=(0.0,) * len(FEATURES), intercept=logit)
+        found = judge(QUERY, again, Calibration(whole=whole))
+        assert (found is not None) is alerted
+
+
 def test_whole_photos_have_a_regression_of_their_own() -> None:
     signals = Signals(0.5, 20, 10, 0.4, 0.6, 0.8, 16, 0.7)
     calibration = Calibration(intercept=-50, whole=Logistic(intercept=50))
