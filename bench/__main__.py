@@ -63,7 +63,7 @@ def main() -> int:
     parser.add_argument(
         "--photos", type=Path, help="folder of photos; default: drawn ones, each of another car"
     )
-    parser.add_argument("--count", type=int, default=120, help="photos of a round (default: 120)")
+    parser.add_argument("--count", type=int, default=200, help="photos of a round (default: 200)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each (default: 3)")
     parser.add_argument("--damages", type=int, nargs="*", default=[1, 2, 4], help="damages a photo (1 2 4)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
