@@ -34,7 +34,7 @@ FEWEST = 10
 """Pairs of rephotographs, and of different cars, on which the probability decides: fewer fit nothing."""
 PENALTY = 0.015
 """Of the regression. There are a hundred false pairs to learn from, and held back ones are told apart best by small
-coefficients. What it takes from the certainty of all, `_certainty` gives back."""
+coefficients. What it takes from the certainty of all, `certainty` gives back."""
 LEAST_THRESHOLD = 0.3
 """No alert is less likely than that, even where none was false."""
 

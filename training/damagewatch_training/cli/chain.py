@@ -68,7 +68,7 @@ def evaluate_stream(
 
     damagewatch-train evaluate stream --data photos --known judged.csv --earlier runs/stream/alerts.json
     """
-    pairs = [*sources.pairs(root), *(pair for path in known for pair in sources.read_pairs(path))]
+    pairs = sources.pairs(root, known)
     photos = {photo.name: photo for photo in sources.without_leaks(_all_photos(root), set(), pairs)}
     if count > len(photos):
         note(f"only {len(photos)} photos are distinct: each draw has all of them")
@@ -238,7 +238,7 @@ def evaluate_pairs(
     """
     photos = {photo.name: photo for photo in _all_photos(root)}
     train = {photo.name for photo in sources.train_split(root)}
-    judged = [*sources.pairs(root), *(pair for path in known for pair in sources.read_pairs(path))]
+    judged = sources.pairs(root, known)
     chosen = [
         pair
         for pair in judged

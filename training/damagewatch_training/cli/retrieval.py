@@ -215,7 +215,7 @@ def make_task(
             return real(load(root))
         asked = sources.damage_polygons(root, "val")
         rest = [*sources.train_split(root), *sources.severity(root, "val")]
-        pairs = [*sources.pairs(root), *(pair for path in known for pair in sources.read_pairs(path))]
+        pairs = sources.pairs(root, known)
         made = rephotographed(asked, rest, pairs, keep, views, others, seed)
         return _last(made, len(asked), "photographing again")
     if root is None and query is not None and gallery is not None and labels is not None:

@@ -90,11 +90,11 @@ def severity(root: Path, split: str) -> list[Photo]:
     return [Photo(str(path.relative_to(root)), path) for path in sorted(folder.glob("*/*.*"))]
 
 
-def pairs(root: Path) -> list[Pair]:
-    """The pairs that look alike, as judged."""
-    if (imported := _imported(root)) is not None:
-        return imported.judged()
-    return read_pairs(root / "same_damage_pairs.csv")
+def pairs(root: Path, more: Iterable[Path] = ()) -> list[Pair]:
+    """The pairs that look alike, as judged, and those of `more` lists."""
+    imported = _imported(root)
+    own = read_pairs(root / "same_damage_pairs.csv") if imported is None else imported.judged()
+    return [*own, *(pair for path in more for pair in read_pairs(path))]
 
 
 def judged() -> list[Pair]:

@@ -85,9 +85,7 @@ class Detector(nn.Module):
         """As of any module, but statistics that are frozen stay so: `requires_grad` alone would let them move."""
         super().train(mode)
         if self.settings.norm == "frozen":
-            for module in self.encoder.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
+            imagenet.keep_statistics(self.encoder)
         return self
 
 

@@ -187,7 +187,8 @@ def _grade(folder: Path, examples: Examples, settings: Settings) -> None:
         return
     model = trained(folder)
     grade.fit(model, grade.pooled(model, examples.graded, settings.size), grades)
-    checkpoint.save(folder / CHECKPOINT, _checkpoint(folder) | {"weights": model.state_dict()})
+    saved = checkpoint.require(folder / CHECKPOINT)
+    checkpoint.save(folder / CHECKPOINT, saved | {"weights": model.state_dict()})
 
 
 class _State:
@@ -354,7 +355,7 @@ def settings_of(folder: Path) -> Settings:
     Raises:
         FileNotFoundError: there is no checkpoint.
     """
-    return config.of(_checkpoint(folder)["settings"], Settings)
+    return config.of(checkpoint.require(folder / CHECKPOINT)["settings"], Settings)
 
 
 def trained(folder: Path) -> Detector:
@@ -363,14 +364,8 @@ def trained(folder: Path) -> Detector:
     Raises:
         FileNotFoundError: there is no checkpoint.
     """
-    model = Detector(replace(settings_of(folder).network, weights="none"))
-    model.load_state_dict(_checkpoint(folder)["weights"])
+    saved = checkpoint.require(folder / CHECKPOINT)
+    model = Detector(replace(config.of(saved["settings"], Settings).network, weights="none"))
+    model.load_state_dict(saved["weights"])
     model.eval()
     return model
-
-
-def _checkpoint(folder: Path) -> dict[str, Any]:
-    saved = checkpoint.load(folder / CHECKPOINT)
-    if saved is None:
-        raise FileNotFoundError(f"no checkpoint in {folder}")
-    return saved

@@ -115,9 +115,7 @@ class Embedder(nn.Module):
         """As torch's, but for statistics that stay frozen."""
         super().train(mode)
         if mode and self.network.norm == "frozen":
-            for module in self.features.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
+            imagenet.keep_statistics(self.features)
         return self
 
     def whitened(self, whitening: Whitening) -> Embedder:

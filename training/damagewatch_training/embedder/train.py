@@ -447,12 +447,7 @@ def settings_of(folder: Path) -> Settings:
     Raises:
         FileNotFoundError: there is none.
     """
-    saved = checkpoint.load(folder / CHECKPOINT)
-    if saved is None:
-        raise FileNotFoundError(
-            f"{folder / CHECKPOINT} is missing: `damagewatch-train train embedder` writes it"
-        )
-    return config.of(saved["settings"], Settings)
+    return config.of(_saved(folder)["settings"], Settings)
 
 
 def trained(folder: Path) -> Embedder:
@@ -461,12 +456,19 @@ def trained(folder: Path) -> Embedder:
     Raises:
         FileNotFoundError: there is none.
     """
-    saved = checkpoint.load(folder / CHECKPOINT)
-    settings = settings_of(folder)
-    model = Embedder(settings.network)
-    assert saved is not None
+    saved = _saved(folder)
+    model = Embedder(config.of(saved["settings"], Settings).network)
     model.load_state_dict(saved["weights"])
     if fitted := saved.get("whitening"):
         model.whitened(whitening.Whitening(*(part.numpy() for part in fitted)))
     model.eval()
     return model
+
+
+def _saved(folder: Path) -> dict[str, Any]:
+    saved = checkpoint.load(folder / CHECKPOINT)
+    if saved is None:
+        raise FileNotFoundError(
+            f"{folder / CHECKPOINT} is missing: `damagewatch-train train embedder` writes it"
+        )
+    return saved

@@ -22,3 +22,15 @@ def load(path: Path) -> dict[str, Any] | None:
         return None
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
+
+
+def require(path: Path) -> dict[str, Any]:
+    """The state last saved at `path`.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    state = load(path)
+    if state is None:
+        raise FileNotFoundError(f"no checkpoint in {path.parent}")
+    return state

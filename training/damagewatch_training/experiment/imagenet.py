@@ -26,6 +26,13 @@ def installed(name: str) -> bool:
     return name in _PACKAGES and find_spec(_PACKAGES[name][0]) is not None
 
 
+def keep_statistics(part: nn.Module) -> None:
+    """Leaves the batch statistics of a part as they came, while all else trains: for small batches."""
+    for module in part.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
 def weights_for(model: nn.Module, name: str = "tf_efficientnet_lite0") -> dict[str, Tensor]:
     """The published state under the names of `model`, the timm model `name` or the encoder made of it.
 

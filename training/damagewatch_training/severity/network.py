@@ -62,9 +62,7 @@ class Grader(nn.Module):
     def train(self, mode: bool = True) -> Grader:
         """As of any module, but the backbone keeps ImageNet's statistics: batches are small."""
         super().train(mode)
-        for module in self.backbone.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+        imagenet.keep_statistics(self.backbone)
         return self
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -198,7 +198,7 @@ def settings_of(folder: Path) -> Settings:
     Raises:
         FileNotFoundError: there is no checkpoint.
     """
-    return config.of(_checkpoint(folder)["settings"], Settings)
+    return config.of(checkpoint.require(folder / CHECKPOINT)["settings"], Settings)
 
 
 def trained(folder: Path) -> Grader:
@@ -207,16 +207,10 @@ def trained(folder: Path) -> Grader:
     Raises:
         FileNotFoundError: there is no checkpoint.
     """
-    network = Grader(replace(settings_of(folder).network, weights="none"))
+    saved = checkpoint.require(folder / CHECKPOINT)
+    network = Grader(replace(config.of(saved["settings"], Settings).network, weights="none"))
     averaged = AveragedModel(network, use_buffers=True)
-    averaged.load_state_dict(_checkpoint(folder)["averaged"])
+    averaged.load_state_dict(saved["averaged"])
     network.load_state_dict(averaged.module.state_dict())
     network.eval()
     return network
-
-
-def _checkpoint(folder: Path) -> dict[str, Any]:
-    saved = checkpoint.load(folder / CHECKPOINT)
-    if saved is None:
-        raise FileNotFoundError(f"no checkpoint in {folder}")
-    return saved
