@@ -44,12 +44,15 @@ class Models:
         """
         manifest = read_manifest(directory)
 
+        def refused(part: str, model: Model, error: ValueError) -> ModelRefusedError:
+            return ModelRefusedError(f"{directory / FILE}: {part}.file: {model.file}: {error}")
+
         def engine(part: str, model: Model, channels: int, outputs: Sequence[str]) -> Engine:
             content, side = read_model(directory, part, model), model.input.size
             try:
                 return Engine(content, (channels, side, side), outputs, providers)
             except ValueError as error:
-                raise ModelRefusedError(f"{directory / FILE}: {part}.file: {model.file}: {error}") from None
+                raise refused(part, model, error) from None
 
         detector = engine("detector", manifest.detector, 3, ("logits",))
         embedder = engine("embedder", manifest.embedder, 3, ("embedding",))
@@ -65,9 +68,7 @@ class Models:
             try:
                 severity = Grader(engine("severity", graded, 3, ("severity",)), graded)
             except ValueError as error:
-                raise ModelRefusedError(
-                    f"{directory / FILE}: severity.file: {graded.file}: {error}"
-                ) from None
+                raise refused("severity", graded, error) from None
         return cls(
             manifest=manifest,
             detector=Detector(detector, manifest.detector),
