@@ -8,15 +8,17 @@ Beside them three logits for the photo as a whole: how badly the car in it is da
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import segmentation_models_pytorch as smp
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from damagewatch_training.experiment import imagenet
+from damagewatch_training.experiment.freeze import freeze
 
 CHANNELS = 7
 SEVERITIES = 3
@@ -38,8 +40,8 @@ class Network:
     norm: Norm = "frozen"
     """`frozen`: the encoder keeps its statistics, for small batches. `group`: group norm everywhere, which needs no
     statistics and costs time when run. `batch`: statistics of each batch, for batches of 16 and more."""
-    frozen_stages: int = 0
-    """So many stages of the encoder, from the input on, are not trained."""
+    frozen_stages: Annotated[int, Field(ge=0)] = 0
+    """So many stages of the encoder, and the stem before them, are not trained; 0: all of it is."""
 
 
 class Detector(nn.Module):
@@ -49,6 +51,11 @@ class Detector(nn.Module):
     """
 
     def __init__(self, settings: Network) -> None:
+        """Builds the network.
+
+        Raises:
+            ConfigError: more stages are to be frozen than the encoder has.
+        """
         super().__init__()
         self.settings = settings
         self.pixels = _pixels(settings)
@@ -63,8 +70,7 @@ class Detector(nn.Module):
         self.photo = nn.Sequential(
             nn.LayerNorm(sum(deepest)), nn.Dropout(0.2), nn.Linear(sum(deepest), SEVERITIES)
         )
-        for stage in _stages(self.encoder, settings.frozen_stages):
-            stage.requires_grad_(False)
+        freeze(self.encoder.model, settings.frozen_stages, settings.encoder)  # type: ignore[arg-type]
 
     @property
     def encoder(self) -> nn.Module:
@@ -128,14 +134,3 @@ def _with_activation(old: nn.Module, new: nn.Module) -> nn.Module:
 def _group_norm(channels: int) -> nn.GroupNorm:
     groups = next(count for count in (16, 8, 4, 2, 1) if channels % count == 0)
     return nn.GroupNorm(groups, channels)
-
-
-def _stages(encoder: nn.Module, count: int) -> Iterator[nn.Module]:
-    """The stem and the first `count` stages, in timm's order; none where `count` is 0."""
-    if count == 0:
-        return
-    for name, child in encoder.model.named_children():  # type: ignore[operator, union-attr]
-        if isinstance(child, nn.Sequential) and name == "blocks":
-            yield from list(child)[:count]
-            return
-        yield child

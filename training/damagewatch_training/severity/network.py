@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from damagewatch_training.data.sources import SEVERITIES
 from damagewatch_training.experiment import imagenet
-from damagewatch_training.experiment.config import ConfigError
+from damagewatch_training.experiment.freeze import freeze
 
 Weights = Literal["imagenet", "none"]
 
@@ -26,8 +25,7 @@ class Network:
     weights: Weights = "imagenet"
     """Of the backbone at the start: those that a package carries where there is one, else timm's own download."""
     frozen_stages: Annotated[int, Field(ge=0)] = 0
-    """So many stages of the backbone, and the stem before them, are not trained; 0: all of it is. Needs a backbone
-    whose stages timm calls `blocks`, as EfficientNet, MobileNet and ViT have them."""
+    """So many stages of the backbone, and the stem before them, are not trained; 0: all of it is."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
 
 
@@ -38,7 +36,7 @@ class Grader(nn.Module):
         """Builds the network.
 
         Raises:
-            ConfigError: stages are to be frozen, and the backbone does not tell which part of it they are.
+            ConfigError: more stages are to be frozen than the backbone has.
         """
         super().__init__()
         carried = imagenet.installed(settings.backbone)
@@ -50,9 +48,7 @@ class Grader(nn.Module):
         width = getattr(self.backbone, "head_hidden_size", self.backbone.num_features)
         assert isinstance(width, int)
         self.head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(width, len(SEVERITIES)))
-        if settings.frozen_stages:
-            for part in _first(self.backbone, settings):
-                part.requires_grad_(False)
+        freeze(self.backbone, settings.frozen_stages, settings.backbone)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits."""
@@ -64,15 +60,3 @@ class Grader(nn.Module):
         super().train(mode)
         imagenet.keep_statistics(self.backbone)
         return self
-
-
-def _first(backbone: nn.Module, settings: Network) -> Iterator[nn.Module]:
-    """The first stages, of timm's `blocks`, and what comes before them."""
-    blocks = getattr(backbone, "blocks", None)
-    if not isinstance(blocks, nn.Sequential):
-        raise ConfigError(f"network.frozen_stages: {settings.backbone} has no `blocks`; only 0 is possible")
-    for child in backbone.children():
-        if child is blocks:
-            yield from blocks[: settings.frozen_stages]
-            return
-        yield child
