@@ -25,7 +25,6 @@ SEVERITIES = 3
 
 Architecture = Literal["fpn", "unet"]
 Norm = Literal["frozen", "group", "batch"]
-Weights = Literal["imagenet", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class Network:
     architecture: Architecture = "fpn"
     encoder: str = "tf_efficientnet_lite0"
     """Any name of timm."""
-    weights: Weights = "imagenet"
+    weights: imagenet.Weights = "imagenet"
     """Of the encoder at the start: those that a package carries where there is one, else timm's own download."""
     norm: Norm = "frozen"
     """`frozen`: the encoder keeps its statistics, for small batches. `group`: group norm everywhere, which needs no
@@ -59,8 +58,7 @@ class Detector(nn.Module):
         super().__init__()
         self.settings = settings
         self.pixels = _pixels(settings)
-        if settings.weights == "imagenet" and imagenet.installed(settings.encoder):
-            self.encoder.load_state_dict(imagenet.weights_for(self.encoder, settings.encoder))
+        imagenet.load_carried(self.encoder, settings.encoder, settings.weights)
         if settings.norm == "group":
             _replace(self, nn.BatchNorm2d, lambda norm: _group_norm(norm.num_features))
         else:
@@ -101,8 +99,7 @@ def _pooled(features: list[Tensor]) -> Tensor:
 
 def _pixels(settings: Network) -> nn.Module:
     name = f"tu-{settings.encoder}"
-    download = settings.weights == "imagenet" and not imagenet.installed(settings.encoder)
-    weights = "imagenet" if download else None
+    weights = "imagenet" if imagenet.downloads(settings.encoder, settings.weights) else None
     if settings.architecture == "unet":
         return smp.Unet(
             name, encoder_weights=weights, decoder_channels=(128, 64, 32, 16, 16), classes=CHANNELS

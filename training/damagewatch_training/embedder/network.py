@@ -75,8 +75,7 @@ class TimmMaps(nn.Module):
             raise ConfigError(
                 f"no backbone {name!r}: there are {own}, and what timm.list_models() names"
             ) from None
-        if imagenet.installed(name):
-            self.model.load_state_dict(imagenet.weights_for(self.model, name))
+        imagenet.load_carried(self.model, name, "imagenet")  # timm's downloads want other colours than `MEAN`
         for unused in ("head", "pre_logits"):  # VGG's holds most of its weights, and wants one size
             if hasattr(self.model, unused):
                 setattr(self.model, unused, nn.Identity())

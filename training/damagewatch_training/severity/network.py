@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import timm
 from pydantic import Field
@@ -13,8 +13,6 @@ from damagewatch_training.data.sources import SEVERITIES
 from damagewatch_training.experiment import imagenet
 from damagewatch_training.experiment.freeze import freeze
 
-Weights = Literal["imagenet", "none"]
-
 
 @dataclass(frozen=True, slots=True)
 class Network:
@@ -22,7 +20,7 @@ class Network:
 
     backbone: str = "tf_efficientnet_lite0"
     """Any name of timm."""
-    weights: Weights = "imagenet"
+    weights: imagenet.Weights = "imagenet"
     """Of the backbone at the start: those that a package carries where there is one, else timm's own download."""
     frozen_stages: Annotated[int, Field(ge=0)] = 0
     """So many stages of the backbone, and the stem before them, are not trained; 0: all of it is."""
@@ -39,11 +37,9 @@ class Grader(nn.Module):
             ConfigError: more stages are to be frozen than the backbone has.
         """
         super().__init__()
-        carried = imagenet.installed(settings.backbone)
-        download = settings.weights == "imagenet" and not carried
+        download = imagenet.downloads(settings.backbone, settings.weights)
         self.backbone = timm.create_model(settings.backbone, pretrained=download, num_classes=0)
-        if settings.weights == "imagenet" and carried:
-            self.backbone.load_state_dict(imagenet.weights_for(self.backbone, settings.backbone))
+        imagenet.load_carried(self.backbone, settings.backbone, settings.weights)
         # Of what is pooled: some backbones have a layer behind it, which `num_features` does not count.
         width = getattr(self.backbone, "head_hidden_size", self.backbone.num_features)
         assert isinstance(width, int)
