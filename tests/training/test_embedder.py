@@ -121,19 +121,54 @@ def test_metric_losses_are_those_of_naive_loops(name: str, naive, seed: int) -> 
     assert float(found) == pytest.approx(naive(x.astype(np.float64)), rel=1e-4)
 
 
-def test_arcface_is_that_of_a_naive_loop() -> None:
-    x = unit(np.random.default_rng(0), 7, 4)
-    metric = Metric("arcface", 3, 4)
-    centres = metric.loss.W.detach().numpy()
-    centres = centres / np.linalg.norm(centres, axis=0)
+MARGIN = math.radians(28.6)
+
+
+def naive_arcface(x: np.ndarray, centres: np.ndarray) -> float:
+    """Of unit vectors (7, D) and centres (3, D), at scale 32.
+
+    cos(angle + margin) rises again where that is past 180 degrees. There the authors' code takes
+    cos(angle) - margin * sin(margin), which goes on falling (insightface, without `easy_margin`).
+    """
     total = 0.0
     for i, own in enumerate(IDENTITY):
-        logits = [
-            math.cos(math.acos(x[i] @ centres[:, j]) + math.radians(28.6) * (j == own)) for j in range(3)
-        ]
+        logits = [float(x[i] @ centre) for centre in centres]
+        angle = math.acos(logits[own])
+        past = angle + MARGIN > math.pi
+        logits[own] = math.cos(angle) - MARGIN * math.sin(MARGIN) if past else math.cos(angle + MARGIN)
         total -= math.log(math.exp(32 * logits[own]) / sum(math.exp(32 * logit) for logit in logits))
-    found = metric(torch.from_numpy(x), torch.tensor(IDENTITY)).detach()
-    assert float(found) == pytest.approx(total / 7, rel=1e-3)
+    return total / len(x)
+
+
+def arcface(centres: np.ndarray) -> Metric:
+    metric = Metric("arcface", *centres.shape)
+    with torch.no_grad():
+        metric.loss.W.copy_(torch.from_numpy(centres.T))
+    return metric
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("past", [False, True])
+def test_arcface_is_that_of_a_naive_loop(past: bool, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    centres = unit(rng, 3, 4)
+    towards, spread = (-1.0, 0.2) if past else (1.0, 0.9)
+    x = (towards * centres[IDENTITY] + spread * unit(rng, 7, 4)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    angles = np.arccos((x * centres[IDENTITY]).sum(1))
+    assert ((angles + MARGIN > math.pi) == past).all()
+    found = arcface(centres)(torch.from_numpy(x), torch.tensor(IDENTITY)).detach()
+    expected = naive_arcface(x.astype(np.float64), centres.astype(np.float64))
+    assert float(found) == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+def test_arcface_rises_with_the_angle_all_the_way() -> None:
+    metric = arcface(np.eye(3, 4, dtype=np.float32))
+    angles = np.radians(np.arange(60, 180))
+    x = np.zeros((len(angles), 4), np.float32)
+    x[:, 0], x[:, 3] = np.cos(angles), np.sin(angles)  # away from one centre, and no nearer to the others
+    losses = [float(metric(torch.from_numpy(row[None]), torch.tensor([0])).detach()) for row in x]
+    assert all(a < b for a, b in itertools.pairwise(losses))
 
 
 def test_average_precision_is_that_of_a_naive_loop() -> None:
