@@ -18,6 +18,7 @@ from damagewatch_training.detector import grade, losses  # noqa: E402
 from damagewatch_training.detector import train as detector  # noqa: E402
 from damagewatch_training.detector.examples import Examples, Photos, label_map, splice  # noqa: E402
 from damagewatch_training.detector.network import Detector, Network  # noqa: E402
+from damagewatch_training.experiment.config import ConfigError, load  # noqa: E402
 from damagewatch_training.experiment.record import OtherExperiment  # noqa: E402
 
 
@@ -174,6 +175,13 @@ def test_a_training_that_was_stopped_ends_where_one_that_was_not_ends(tmp_path: 
     with pytest.raises(OtherExperiment, match="rate"):
         other = detector.Settings(network=network, batch=2, **TINY | {"rate": 1.0})  # type: ignore[arg-type]
         detector.train(Examples(photos), tmp_path / "b", other)
+
+
+@pytest.mark.parametrize("setting", ["rate", "encoder_rate"])
+@pytest.mark.parametrize("value", ["0", "-1e-3", "1e9", "inf", "nan"])
+def test_a_rate_out_of_range_is_refused_by_name(setting: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{setting}:"):
+        load(None, [f"{setting}={value}"], detector.Settings)
 
 
 def test_frozen_statistics_stay_while_a_batch_passes() -> None:

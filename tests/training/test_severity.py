@@ -88,7 +88,7 @@ def test_an_export_without_graded_photos_names_the_split(
 
 
 def test_rates_out_of_range_are_refused() -> None:
-    for override in ("rate=0", "backbone_rate=-1e-4", "weight_decay=-0.1"):
+    for override in ("rate=0", "rate=1e9", "backbone_rate=-1e-4", "weight_decay=-0.1"):
         with pytest.raises(ConfigError, match=override.partition("=")[0]):
             load(None, [override], severity.Settings)
 

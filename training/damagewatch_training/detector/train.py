@@ -30,7 +30,7 @@ from damagewatch_training.detector.losses import LossName
 from damagewatch_training.detector.network import Detector, Network
 from damagewatch_training.evaluate.metrics import dice
 from damagewatch_training.experiment import checkpoint, config, launch, record
-from damagewatch_training.experiment.schedule import set_rates
+from damagewatch_training.experiment.schedule import Rate, set_rates
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_SECONDS = 240.0
@@ -39,6 +39,7 @@ CHECKPOINT_SECONDS = 240.0
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,8 @@ class Settings:
     """Photos of a batch of which damaged parts are known."""
     graded: Count = 0
     """Photos of a batch of which the severity is known. With or without, the photo's head is fitted to them last."""
-    coarse_weight: float = 0.2
-    graded_weight: float = 0.3
+    coarse_weight: Weight = 0.2
+    graded_weight: Weight = 0.3
     spliced: Share = 0.4
     """Share of the photos that get damages of others."""
     held_out: Share = 0.1
@@ -65,8 +66,8 @@ class Settings:
     """Stops after so many epochs without a better Dice on the photos held out; 0: never."""
     pictures_every: Count = 4
     """Draws what is found on fixed photos each so many epochs; 0: never."""
-    rate: float = 2e-3
-    encoder_rate: float = 3e-4
+    rate: Rate = 2e-3
+    encoder_rate: Rate = 3e-4
     average: Share = 0.99
     workers: Count = 1
     """Processes that prepare each kind of photos."""

@@ -29,7 +29,7 @@ from damagewatch_training.embedder.losses import WITH_MEMORY, Metric, MetricLoss
 from damagewatch_training.embedder.network import MEAN, STD, Embedder, Network
 from damagewatch_training.evaluate.metrics import Retrieval, retrieval
 from damagewatch_training.experiment import checkpoint, config, launch, record
-from damagewatch_training.experiment.schedule import set_rates
+from damagewatch_training.experiment.schedule import Rate, set_rates
 from damagewatch_training.export.onnx import to_onnx
 
 CHECKPOINT = "checkpoint.pt"
@@ -93,7 +93,7 @@ class Settings:
     """Of a batch, all processes together."""
     views: Positive = 2
     """Of each identity in a batch."""
-    rate: Annotated[float, Field(gt=0)] = 1e-3
+    rate: Rate = 1e-3
     weight_decay: Weight = 0.02
     average: Share = 0.998
     """Decay of a running mean of the weights. The mean is what is judged and kept: while the rate is high it is far

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
+from pydantic import Field
 from torch.optim import Optimizer
+
+Rate = Annotated[float, Field(gt=0, le=1)]
+"""A full rate, as a setting."""
 
 
 def warm_cosine(progress: float, rise: float = 0.05) -> float:

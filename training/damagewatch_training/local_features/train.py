@@ -28,7 +28,7 @@ from damagewatch.vision.features import OUTPUTS, FeatureExtractor
 from damagewatch.vision.manifest import LocalFeaturesModel, ModelInput
 from damagewatch_training.data.sources import Photo
 from damagewatch_training.experiment import checkpoint, record
-from damagewatch_training.experiment.schedule import set_rates
+from damagewatch_training.experiment.schedule import Rate, set_rates
 from damagewatch_training.export import local_features
 from damagewatch_training.export.subjects import agreement
 
@@ -45,8 +45,8 @@ class Settings:
     size: Annotated[int, Field(ge=64, le=1024, multiple_of=32)] = 320
     points: Annotated[int, Field(ge=16)] = 512
     temperature: Annotated[float, Field(gt=0)] = 0.05
-    reliability_weight: float = 0.5
-    rate: float = 1e-4
+    reliability_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
+    rate: Rate = 1e-4
     checkpoint_every: Annotated[int, Field(ge=1)] = 50
     seed: int = 1
 

@@ -21,14 +21,13 @@ from damagewatch_training.data.sources import SEVERITIES
 from damagewatch_training.detector.examples import Examples
 from damagewatch_training.embedder.augment import Augment
 from damagewatch_training.experiment import checkpoint, config, launch, record
-from damagewatch_training.experiment.schedule import set_rates
+from damagewatch_training.experiment.schedule import Rate, set_rates
 from damagewatch_training.severity.network import Grader, Network
 
 CHECKPOINT = "checkpoint.pt"
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Rate = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True, slots=True)
