@@ -56,6 +56,8 @@ from damagewatch.vision.regions import window
 
 from .drawn import drawn
 
+WARM_UP = 40
+
 
 def main() -> int:
     """Runs the benchmark and prints its tables."""
@@ -77,6 +79,8 @@ def main() -> int:
         broker = DevelopmentKafka(here / "kafka")
         try:
             bootstrap = broker.up()
+            # Unmeasured: a broker that has just started compiles its code first.
+            _stream(settings, models, contents[:WARM_UP], bootstrap, here / "warm-up", defaultdict(list))
             results = [
                 _measured(settings, models, contents, damages, bootstrap, here, options.rounds)
                 for damages in (None, *options.damages)

@@ -16,7 +16,8 @@ PLACES = np.stack([np.zeros_like(_x), _y, _x], axis=2).astype(np.uint8)
 
 
 @given(
-    st.floats(0, 140), st.floats(0, 140), st.floats(20, 100), st.floats(20, 100),
+    st.floats(0, 140) | st.integers(0, 140), st.floats(0, 140) | st.integers(0, 140),
+    st.floats(20, 100) | st.integers(20, 100), st.floats(20, 100) | st.integers(20, 100),
     st.integers(8, 100), st.integers(8, 100), st.sampled_from([1, 2, 4]),
 )  # fmt: skip
 def test_every_pixel_shows_its_place(

@@ -41,6 +41,10 @@ def cut(photo: Photo, box: Box, width: int, height: int) -> NDArray[np.uint8]:
         scale_x, scale_y = scale_x / 2, scale_y / 2
     offset_x, offset_y = left * scale_x / photo.scale, top * scale_y / photo.scale
     step_x, step_y = box.width / width * scale_x, box.height / height * scale_y
+    whole = offset_x, offset_y, offset_x + part.shape[1], offset_y + part.shape[0]
+    if whole == (box.x0 * scale_x, box.y0 * scale_y, box.x1 * scale_x, box.y1 * scale_y):
+        # The same to one level of brightness, in a half to a quarter of the time.
+        return np.asarray(cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
     # Pixel u has its centre at u + 1/2.
     back = np.array(
         [
