@@ -142,6 +142,24 @@ def test_alignment_is_of_the_damage_not_of_its_surroundings() -> None:
     assert false.alignment < 0.5
 
 
+def test_a_cut_out_before_another_background_is_the_same_picture_within() -> None:
+    """Of whole photos what the matched points enclose is compared; where that is a speck, all that both show."""
+    inside = np.zeros(IMAGE.shape[:2], bool)
+    inside[60:420, 80:560] = True
+    other = np.asarray(cv2.flip(cv2.GaussianBlur(IMAGE, (0, 0), 3), -1), np.uint8)
+    cut_out = np.where(inside[..., None], IMAGE, other)
+    x, y = POINTS.points.astype(int).T
+
+    def alignment(kept: np.ndarray) -> float:
+        seen = LocalFeatures(POINTS.points[kept], POINTS.descriptors[kept])
+        found = verify(sightings.whole(cut_out, seen, "b"), sightings.whole(IMAGE, POINTS))
+        assert found is not None
+        return found.alignment
+
+    assert alignment(inside[y, x]) > 0.98
+    assert alignment(np.hypot(x - 320, y - 240) < 90) < 0.9
+
+
 def test_a_crop_covers_part_of_the_original() -> None:
     part = np.ascontiguousarray(IMAGE[120:360, 160:480])
     shift = np.array([[1.0, 0, -160], [0, 1, -120], [0, 0, 1]])

@@ -34,6 +34,8 @@ _DETAIL = 3 / 64
 """Standard deviation of the blur that is taken off before pixels are compared, over the thumbnail's side."""
 _MIN_COMMON = 24
 """Thumbnail pixels that both must share for their alignment to mean anything."""
+_MIN_HULL = 0.25
+"""Share of a window within the outline of its matched points, from which on that outline is what is compared."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,7 +139,7 @@ def verify(query: Sighting, match: Sighting) -> Geometry | None:
 def on_damages(query: Sighting, match: Sighting, registration: Registration) -> Geometry:
     """What a registration of their windows says of two damages."""
     query_focus, match_focus = focus(query), focus(match)
-    alignment, overlap = align(query, match, registration.homography)
+    alignment, overlap = align(query, match, registration)
     source, target = registration.points[:, :2], registration.points[:, 2:]
     return Geometry(
         homography=registration.homography,
@@ -204,29 +206,46 @@ def focus(sighting: Sighting) -> Box:
     return grown.intersection(Box(0, 0, sighting.width, sighting.height)) or box
 
 
-def align(query: Sighting, match: Sighting, homography: Matrix) -> tuple[float, float]:
+def align(query: Sighting, match: Sighting, registration: Registration) -> tuple[float, float]:
     """Warps the query's thumbnail onto the match's and compares the pixels.
 
     Without their slow changes: light falls otherwise on every photograph, and two cars of one shape agree in
     what is left of their shading. (On 419 real pairs of different cars that share a background, and 126
     rephotographs, this found 92% at one false pair in a hundred; the plain correlation 36%.)
 
+    Of a whole photo what lies between the matched points is compared, if that is a good part of it: a car cut out and
+    put before another background is the same picture within. (Of 100 such photos 97 then align by 0.98 and more, 14
+    otherwise; of 1,008 pairs of different cars or other damages one by more than 0.94, as before.)
+
     Returns:
         Alignment, the normalised cross-correlation on the two damages, -1 to 1, 0 if they share too little;
         and the share of the query's window that lies within the match's, 0 to 1.
     """
     size = match.thumbnail.shape[0]
-    between = _to_thumbnail(match) @ homography @ np.linalg.inv(_to_thumbnail(query))
+    to_query, to_match = _to_thumbnail(query), _to_thumbnail(match)
+    between = to_match @ registration.homography @ np.linalg.inv(to_query)
     warped = cv2.warpPerspective(query.thumbnail, between, (size, size), flags=cv2.INTER_LINEAR)
     covered = _warped_mask(_box_mask(query, query.window), between, size)
     everything = np.full(query.thumbnail.shape, 255, np.uint8)
     overlap = float(_warped_mask(everything, np.linalg.inv(between), query.thumbnail.shape[0]).mean())
+    if DamageType.WHOLE in {query.damage.type, match.damage.type}:
+        source = _hull(_project(to_query, registration.points[:, :2]), query.thumbnail)
+        target = _hull(_project(to_match, registration.points[:, 2:]), match.thumbnail)
+        if max(source.mean(), target.mean()) >= _MIN_HULL:
+            covered &= target
     on_query = _warped_mask(_box_mask(query, focus(query)), between, size)
     common = covered & (on_query | (_box_mask(match, focus(match)) > 0))
     if common.sum() < _MIN_COMMON:
         return 0.0, overlap
     one, other = _detail(np.asarray(warped), covered), _detail(match.thumbnail, covered)
     return correlation(one[common], other[common]), overlap
+
+
+def _hull(points: NDArray[np.float64], like: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """True within the convex hull of points, in an array of that shape."""
+    mask = np.zeros(like.shape, np.uint8)
+    cv2.fillConvexPoly(mask, cv2.convexHull(np.rint(np.clip(points, -1e4, 1e4)).astype(np.int32)), 1)
+    return mask > 0
 
 
 def _detail(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
