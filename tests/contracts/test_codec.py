@@ -20,7 +20,7 @@ from damagewatch.domain import Reason, Refused
 JSON = [(topics.CONTENT_TYPE, b"application/json")]
 HEADERS = {ContentType.PROTOBUF: [], ContentType.JSON: JSON}
 
-patient = settings(deadline=None, max_examples=60)  # the machine may be busy
+patient = settings(max_examples=60)  # the machine may be busy
 
 # --- Strategies: any domain value that a record can carry
 

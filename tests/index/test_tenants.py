@@ -106,6 +106,4 @@ class OnLocalMode(TwoTenants):
 @pytest.mark.parametrize("machine", [OnEdge, OnLocalMode])
 def test_nothing_crosses_tenants(machine: type[TwoTenants], sighting: object) -> None:
     machine.make = staticmethod(sighting)  # type: ignore[arg-type]
-    run_state_machine_as_test(
-        machine, settings=settings(max_examples=12, stateful_step_count=15, deadline=None)
-    )
+    run_state_machine_as_test(machine, settings=settings(max_examples=12, stateful_step_count=15))

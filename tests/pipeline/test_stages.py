@@ -49,7 +49,7 @@ def drive(stage: Stage[int, int], items: list[int]) -> list[int]:
 
 @pytest.mark.parametrize("make", [parallel, batched])
 @given(items=st.lists(st.integers(0, 50), max_size=40))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_every_item_gives_one_result_in_order(make: MakeStage, items: list[int]) -> None:
     def work(item: int) -> int:
         time.sleep((item % 3) * 0.0005)

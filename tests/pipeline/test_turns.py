@@ -212,7 +212,7 @@ class Worker:
 
 
 @given(stream=streams, data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_one_worker_that_crashes_alerts_every_pair_exactly_once(stream: Stream, data: st.DataObject) -> None:
     index, committed = MemoryIndex(), dict.fromkeys(range(len(stream)), 0)
     published: list[Alert] = []
@@ -236,7 +236,7 @@ def test_one_worker_that_crashes_alerts_every_pair_exactly_once(stream: Stream, 
 
 
 @given(stream=streams, data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_workers_that_come_and_go_miss_no_pair(stream: Stream, data: st.DataObject) -> None:
     index, committed = MemoryIndex(), dict.fromkeys(range(len(stream)), 0)
     published: list[Alert] = []

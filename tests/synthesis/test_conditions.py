@@ -36,7 +36,7 @@ def marked(photo: np.ndarray, x: float, y: float) -> np.ndarray:
     return drawn
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seed=SEEDS, mirror=st.booleans(), conditions=MOVING, strength=st.floats(0, 1))
 def test_a_marker_moves_where_the_map_says(
     seed: int, mirror: bool, conditions: set[Condition], strength: float
@@ -58,7 +58,7 @@ def test_a_marker_moves_where_the_map_says(
     assert np.hypot(found[0] - expected[0], found[1] - expected[1]) < 1.0
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seed=SEEDS, mirror=st.booleans(), conditions=MOVING, points=st.integers(1, 20))
 def test_there_and_back_is_where_it_was(
     seed: int, mirror: bool, conditions: set[Condition], points: int
@@ -69,7 +69,7 @@ def test_there_and_back_is_where_it_was(
     assert np.abs(movement.forward(movement.backward(at)) - at).max() < 1e-3
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=SEEDS, conditions=MOVING)
 def test_the_stored_map_is_the_movement_between_its_points_too(seed: int, conditions: set[Condition]) -> None:
     movement = rephotograph_under(scene(320, 240), np.random.default_rng(seed), conditions).movement
@@ -98,7 +98,7 @@ def test_without_conditions_it_stands_where_rephotograph_stands() -> None:
     assert np.allclose(view.movement.homography, rephotograph(photo, np.random.default_rng(5)).homography)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=SEEDS, width=st.integers(1, 120), height=st.integers(1, 120), conditions=SOME)
 def test_any_photo_under_any_conditions_stays_a_photo(
     seed: int, width: int, height: int, conditions: set[Condition]

@@ -20,7 +20,7 @@ WHITE = Material((0.9, 0.9, 0.9), 0.0, 0.0)
     y=st.floats(100, HEIGHT - 100),
     slant=st.floats(0, 1),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_a_standpoint_shows_only_what_is_drawn(seed: int, x: float, y: float, slant: float) -> None:
     corners = Standpoint.near((x, y), np.random.default_rng(seed), slant).corners()
     assert (corners >= 0).all()

@@ -15,7 +15,7 @@ def scene(width: int, height: int) -> np.ndarray:
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seed=SEEDS, mirror=st.booleans(), strength=st.floats(0, 1))
 def test_homography_says_where_every_marker_went(seed: int, mirror: bool, strength: float) -> None:
     width, height = 320, 240
@@ -46,7 +46,7 @@ def test_homography_says_where_every_marker_went(seed: int, mirror: bool, streng
         assert np.hypot(found[0] - expected[0], found[1] - expected[1]) < 0.8
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=SEEDS, width=st.integers(1, 200), height=st.integers(1, 200), mirror=st.booleans())
 def test_any_size_gives_the_same_size_without_black_borders(
     seed: int, width: int, height: int, mirror: bool
@@ -62,7 +62,7 @@ def test_any_size_gives_the_same_size_without_black_borders(
 
 
 @given(seed=SEEDS, width=st.integers(50, 5000), height=st.integers(50, 5000))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_most_of_the_photo_stays_in_view(seed: int, width: int, height: int) -> None:
     homography = standpoint(width, height, np.random.default_rng(seed), 1.0).homography
     assert share_in_view(homography, width, height) >= LEAST_IN_VIEW

@@ -96,7 +96,7 @@ def round_polygons(draw: st.DrawFn) -> list[float]:
     return [float(value) for value in points.ravel()]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(round_polygons(), min_size=1, max_size=4))
 def test_coco_to_here_to_coco_keeps_polygons_and_classes(
     tmp_path_factory: pytest.TempPathFactory, polygons: list[list[float]]
@@ -115,7 +115,7 @@ def test_coco_to_here_to_coco_keeps_polygons_and_classes(
     assert [d.polygons for d in again.damages] == [d.polygons for d in data.damages]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(content=ANYTHING | NEARLY)
 @pytest.mark.parametrize("read", [coco.read, via.read])
 def test_labels_of_any_content_are_taken_or_refused(
@@ -273,7 +273,7 @@ def test_polygons_are_mended_or_left_out_and_told(
         assert (corners >= 0).all() and (corners <= (120, 80)).all()
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.floats(-200, 300), st.floats(-200, 300)), min_size=3, max_size=12))
 def test_a_clipped_polygon_lies_inside_and_covers_what_it_covered_there(
     points: list[tuple[float, float]],

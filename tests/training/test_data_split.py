@@ -78,7 +78,7 @@ def belong_together(data: Dataset) -> list[tuple[str, str]]:
     return found
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data_sets(), st.integers(0, 1000), st.floats(0, 0.5), st.floats(0, 0.4))
 def test_nothing_that_belongs_together_is_parted(data: Dataset, seed: int, val: float, test: float) -> None:
     drawn = split.drawn(data, {"val": val, "test": test}, seed)
@@ -91,7 +91,7 @@ def test_nothing_that_belongs_together_is_parted(data: Dataset, seed: int, val: 
     assert drawn == split.drawn(data, {"val": val, "test": test}, seed)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data_sets())
 def test_leaks_are_found_where_there_are_any(data: Dataset) -> None:
     of = {photo.name: photo.split for photo in data.photos}
@@ -102,7 +102,7 @@ def test_leaks_are_found_where_there_are_any(data: Dataset) -> None:
     assert {frozenset((link.a, link.b)) for link in found} <= parted
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(data_sets(), st.integers(0, 1000))
 def test_what_is_kept_stays_and_takes_its_group_along(data: Dataset, seed: int) -> None:
     drawn = split.drawn(data, {"val": 0.3}, seed, keep=True)

@@ -238,7 +238,7 @@ def test_nothing_to_splice_is_told(data: Dataset, tmp_path: Path) -> None:
         splice.splice(data, replace(data, photos=()), tmp_path / "x", 1, 1, 1)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1))
 def test_places_are_inside_and_beside_what_is_there(seed: int) -> None:
     patch = splice.Patch(picture(1)[80:160, 130:220], (POLYGON - (130, 80),))

@@ -134,7 +134,7 @@ SEEDS = {
 }
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from(sorted(SEEDS)), st.data())
 def test_broken_photos_are_decoded_or_refused(name: str, data: st.DataObject) -> None:
     content = bytearray(SEEDS[name])

@@ -60,7 +60,7 @@ def test_the_most_certain_come_first_and_not_too_many() -> None:
     assert min(scores) > 1 / (1 + np.exp(-1.9))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     arrays.arrays(np.float32, (7, 24, 32), elements=st.floats(-50, 50, width=32)),
     st.integers(1, 5000),

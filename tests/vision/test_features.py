@@ -52,7 +52,7 @@ def by_the_book(
     return sorted(found, key=lambda f: -f[0])
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.integers(0, 10_000))
 def test_key_points_are_those_of_xfeat(seed: int) -> None:
     given_maps = maps(seed)

@@ -22,7 +22,7 @@ def test_survives_encoding_and_scaling_and_tells_photos_apart() -> None:
     assert min(apart) > 10
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 1000), st.integers(40, 700), st.integers(40, 700))
 def test_mirrored_hash_is_that_of_the_mirrored_photo(seed: int, width: int, height: int) -> None:
     # Sizes that stay even while they are halved: an odd last column would be dropped on one side only.

@@ -39,7 +39,7 @@ def seen_from(matrix: np.ndarray) -> pictures.Image:
     return np.asarray(cv2.warpPerspective(IMAGE, matrix, size, borderMode=cv2.BORDER_REFLECT), np.uint8)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.floats(-30, 30), st.floats(0.6, 1.6), st.floats(-60, 60), st.floats(-60, 60), st.floats(-0.2, 0.2))
 def test_another_standpoint_is_found(angle: float, scale: float, x: float, y: float, tilt: float) -> None:
     matrix = homography(angle, scale, x, y, tilt)
@@ -70,7 +70,7 @@ def test_the_same_pair_always_gives_the_same_answer() -> None:
 
 
 @given(st.integers(0, 1000))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_strangers_are_not_found(seed: int) -> None:
     """Mutual neighbours at random places agree with no sane homography."""
     stray = sightings.moved(POINTS, np.eye(3), outliers=1.0, seed=seed)
@@ -172,7 +172,7 @@ def test_a_crop_covers_part_of_the_original() -> None:
 
 
 @given(st.integers(0, 500))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_mutual_neighbours_are_those_of_a_plain_search(seed: int) -> None:
     rng = np.random.default_rng(seed)
     one, other = sightings.features(40, seed), sightings.features(30, seed + 1)

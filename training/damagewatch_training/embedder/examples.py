@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
+from damagewatch.vision.regions import window
 from damagewatch_training.data import naming, windows
 from damagewatch_training.data.dataset import DataRefusedError, Dataset
 from damagewatch_training.experiment import record
@@ -98,8 +99,8 @@ def damages(data: Dataset, split: str | None) -> Examples:
         if image is None:
             raise DataRefusedError(f"{data.folder / photo.file} is not an image")
         for damage in of_photo[photo.name]:
-            window = windows.around(damage.area, photo.width, photo.height)
-            crop = windows.cut(np.asarray(image, np.uint8), window, SIZE, cv2.INTER_AREA)
+            box = window(damage.area, photo.width, photo.height)
+            crop = windows.cut(np.asarray(image, np.uint8), box, SIZE, cv2.INTER_AREA)
             showing[damage.physical].append(crop[..., ::-1])
     if not showing:
         raise DataRefusedError(

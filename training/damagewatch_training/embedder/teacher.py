@@ -18,6 +18,7 @@ import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
 
 from damagewatch.domain import Box
+from damagewatch.vision.regions import window
 from damagewatch_training.data import windows
 
 SIZE = 288
@@ -38,8 +39,7 @@ def write(model: Path, root: Path, folder: Path) -> None:
         photo = np.asarray(cv2.imread(str(root / str(name)), cv2.IMREAD_COLOR), np.uint8)
         height, width = photo.shape[:2]
         for x0, y0, x1, y1 in listed["box"][listed["photo"] == index].tolist():
-            window = windows.around(Box(x0, y0, x1, y1), width, height)
-            part = windows.cut(photo, window, SIZE)[..., ::-1]
+            part = windows.cut(photo, window(Box(x0, y0, x1, y1), width, height), SIZE)[..., ::-1]
             embeddings.append(session.run(None, {session.get_inputs()[0].name: part[None]})[0][0])
         if index % 100 == 0:
             print(f"{index} of {len(listed['names'])} photos", flush=True)

@@ -14,6 +14,7 @@ from rich.progress import track
 
 from damagewatch.domain import Box
 from damagewatch.synthesis.rephotograph import rephotograph
+from damagewatch.vision.regions import window
 from damagewatch_training.data import windows
 from damagewatch_training.data.sources import Photo
 
@@ -85,7 +86,7 @@ def _render_photo(task: tuple[Path, list[Box], int, list[int]]) -> Image:
     height, width = photo.shape[:2]
     out = np.empty((len(boxes), 1 + views, SIZE, SIZE, 3), np.uint8)
     for number, box in enumerate(boxes):
-        out[number, 0] = windows.cut(photo, windows.around(box, width, height), SIZE)
+        out[number, 0] = windows.cut(photo, window(box, width, height), SIZE)
     for view, (image, homography) in enumerate(_photographed_again(photo, views, rng), 1):
         for number, box in enumerate(boxes):
             seen = box if number == 0 else windows.mapped(box, homography, width, height)
@@ -94,7 +95,7 @@ def _render_photo(task: tuple[Path, list[Box], int, list[int]]) -> Image:
                 continue
             guess = seen if number == 0 else windows.jittered(seen, rng, width, height)
             shrink = cv2.INTER_AREA if rng.random() < 0.5 else cv2.INTER_LINEAR
-            out[number, view] = windows.cut(image, windows.around(guess, width, height), SIZE, shrink)
+            out[number, view] = windows.cut(image, window(guess, width, height), SIZE, shrink)
     return out[..., ::-1]
 
 
