@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from damagewatch.domain import AlertKind, Box, LocalFeatures, Match, Sighting, Signals
 from damagewatch.vision.calibration import FEATURES, Calibration, Logistic, Thresholds, features
 from damagewatch.vision.decide import compared, judge, most_telling
+from damagewatch.vision.distinctness import Distinctness
 from damagewatch.vision.verify import mirrored
 
 from . import pictures, sightings
@@ -140,11 +141,38 @@ def test_matches_in_one_speck_are_no_evidence() -> None:
 def test_a_whole_photo_must_be_more_probable_than_a_damage() -> None:
     matrix = homography(8, 1.1, 10, 5, 0.25)
     again = sightings.whole(seen_from(matrix), sightings.moved(POINTS, matrix, 0.3, 0.2), "b")
-    for probability, alerted in ((0.8, True), (0.7, False)):
+    for probability, alerted in ((0.92, True), (0.88, False)):
         logit = float(np.log(probability / (1 - probability)))
         whole = Logistic(coefficients=(0.0,) * len(FEATURES), intercept=logit)
         found = judge(QUERY, again, Calibration(whole=whole))
         assert (found is not None) is alerted
+
+
+def test_like_cars_must_agree_pixel_by_pixel() -> None:
+    """Whole photos whose matches are of the common kind: wheels, lamps, backgrounds."""
+
+    def verdict(matrix: np.ndarray, odds: float) -> Match | None:
+        distinctness = Distinctness.of(np.zeros((64, 1)), np.zeros(1), np.zeros(1), odds)
+        again = sightings.whole(seen_from(matrix), sightings.moved(POINTS, matrix, 0.3, 0.2), "b")
+        return judge(QUERY, again, CREDULOUS.model_copy(update={"distinctness": distinctness}))
+
+    standpoint, copy = homography(12, 0.8, 30, 15, 0.25), np.diag([1.0, 1.0, 1.0])
+    assert verdict(standpoint, odds=1.0) is not None
+    assert verdict(standpoint, odds=-1.0) is None
+    assert verdict(copy, odds=-1.0) is not None
+
+
+@pytest.mark.parametrize(("shift", "alerted"), [(0, False), (8, False), (40, True)])
+def test_what_is_printed_over_two_photos_is_no_evidence(shift: int, alerted: bool) -> None:
+    box = Box(220, 160, 420, 320)
+    query = sightings.damaged(QUERY, IMAGE, box)
+    moved = np.array([[1.0, 0, shift], [0, 1, 0], [0, 0, 1]])
+    stranger = sightings.whole(pictures.scene(640, 480, seed=5), sightings.moved(POINTS, moved), "b")
+    match = sightings.damaged(stranger, pictures.scene(640, 480, seed=5), box)
+    geometry = compared(query, match)
+    assert geometry is not None
+    assert geometry.alignment < 0.5
+    assert (judge(query, match, CREDULOUS) is not None) is alerted
 
 
 def test_whole_photos_have_a_regression_of_their_own() -> None:
