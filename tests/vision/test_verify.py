@@ -160,6 +160,26 @@ def test_a_cut_out_before_another_background_is_the_same_picture_within() -> Non
     assert alignment(np.hypot(x - 320, y - 240) < 90) < 0.9
 
 
+def test_alignment_is_the_same_from_the_closer_and_from_the_wider_photo() -> None:
+    """A window of less of the car holds detail that the other cannot have."""
+    fine = np.asarray(
+        cv2.resize(pictures.scene(2 * sightings.WIDTH, 2 * sightings.HEIGHT, seed=4), (1280, 960)), np.uint8
+    )
+    wider = np.asarray(
+        cv2.resize(fine, (sightings.WIDTH, sightings.HEIGHT), interpolation=cv2.INTER_AREA), np.uint8
+    )
+    closer = fine[240:720, 320:960]
+    matrix = np.array([[2.0, 0, -320], [0, 2, -240], [0, 0, 1]])
+    inside = (np.abs(POINTS.points - (320, 240)) < (155, 115)).all(axis=1)
+    near = LocalFeatures(POINTS.points[inside], POINTS.descriptors[inside])
+    query, match = sightings.whole(wider, near), sightings.whole(closer, sightings.moved(near, matrix), "b")
+    one, other = verify(query, match), verify(match, query)
+    assert one is not None
+    assert other is not None
+    assert one.alignment == pytest.approx(other.alignment, abs=0.01)
+    assert one.alignment > 0.97
+
+
 def test_a_crop_covers_part_of_the_original() -> None:
     part = np.ascontiguousarray(IMAGE[120:360, 160:480])
     shift = np.array([[1.0, 0, -160], [0, 1, -120], [0, 0, 1]])

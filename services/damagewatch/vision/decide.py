@@ -23,7 +23,7 @@ MIN_WHOLE_ALIGNMENT = 0.75
 MIN_WHOLE_PROBABILITY = 0.9
 """Where one is a whole photo, no damage speaks for the alert. Of 296 returns 1 had less, and so had 3 of 4 pairs of
 undamaged cars of one model."""
-MIN_WHOLE_DISTINCTNESS, MIN_LIKE_ALIGNMENT = 0.5, 0.95
+MIN_WHOLE_DISTINCTNESS, MIN_LIKE_ALIGNMENT = 0.5, 0.96
 """Of a whole photo either is wanted: matches more telling than those of wheels, lamps and backgrounds, or pixels that
 agree as those of like cars never do. Of 295 returns 3 had neither, of 4 pairs of undamaged cars of one model all."""
 MAX_OVERLAY_SHIFT, MIN_OVERLAY_BITS = 0.02, 17

@@ -207,7 +207,7 @@ def focus(sighting: Sighting) -> Box:
 
 
 def align(query: Sighting, match: Sighting, registration: Registration) -> tuple[float, float]:
-    """Warps the query's thumbnail onto the match's and compares the pixels.
+    """Warps one thumbnail onto the other and compares the pixels.
 
     Without their slow changes: light falls otherwise on every photograph, and two cars of one shape agree in
     what is left of their shading. (On 419 real pairs of different cars that share a background, and 126
@@ -221,24 +221,33 @@ def align(query: Sighting, match: Sighting, registration: Registration) -> tuple
         Alignment, the normalised cross-correlation on the two damages, -1 to 1, 0 if they share too little;
         and the share of the query's window that lies within the match's, 0 to 1.
     """
-    size = match.thumbnail.shape[0]
     to_query, to_match = _to_thumbnail(query), _to_thumbnail(match)
     between = to_match @ registration.homography @ np.linalg.inv(to_query)
-    warped = cv2.warpPerspective(query.thumbnail, between, (size, size), flags=cv2.INTER_LINEAR)
-    covered = _warped_mask(_box_mask(query, query.window), between, size)
+    source = _project(to_query, registration.points[:, :2])
+    target = _project(to_match, registration.points[:, 2:])
     everything = np.full(query.thumbnail.shape, 255, np.uint8)
     overlap = float(_warped_mask(everything, np.linalg.inv(between), query.thumbnail.shape[0]).mean())
+    if _spread(source) < _spread(target):
+        # The finer onto the coarser: a window of less of the car holds detail that the other cannot have.
+        query, match, source, target, between = match, query, target, source, np.linalg.inv(between)
+    size = match.thumbnail.shape[0]
+    warped = cv2.warpPerspective(query.thumbnail, between, (size, size), flags=cv2.INTER_LINEAR)
+    covered = _warped_mask(_box_mask(query, query.window), between, size)
     if DamageType.WHOLE in {query.damage.type, match.damage.type}:
-        source = _hull(_project(to_query, registration.points[:, :2]), query.thumbnail)
-        target = _hull(_project(to_match, registration.points[:, 2:]), match.thumbnail)
-        if max(source.mean(), target.mean()) >= _MIN_HULL:
-            covered &= target
+        inside = _hull(target, match.thumbnail)
+        if max(inside.mean(), _hull(source, query.thumbnail).mean()) >= _MIN_HULL:
+            covered &= inside
     on_query = _warped_mask(_box_mask(query, focus(query)), between, size)
     common = covered & (on_query | (_box_mask(match, focus(match)) > 0))
     if common.sum() < _MIN_COMMON:
         return 0.0, overlap
     one, other = _detail(np.asarray(warped), covered), _detail(match.thumbnail, covered)
     return correlation(one[common], other[common]), overlap
+
+
+def _spread(points: NDArray[np.float64]) -> float:
+    """Mean distance of points from their middle, squared."""
+    return float(points.var(axis=0).sum())
 
 
 def _hull(points: NDArray[np.float64], like: NDArray[np.uint8]) -> NDArray[np.bool_]:

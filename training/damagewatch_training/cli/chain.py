@@ -80,8 +80,13 @@ def evaluate_stream(
         asked = stream.Asked.load(earlier)
         asked = asked.without(set(asked.photos) - photos.keys())
     verdicts = {frozenset((pair.a, pair.b)): pair.verdict for pair in pairs}
+    returned = {again: name for name, again in asked.returns.items()}
     judged = {
-        name: [told for told in found if verdicts.get(frozenset((name, told.match))) != "unsure"]
+        name: [
+            told
+            for told in found
+            if verdicts.get(frozenset((returned.get(name, name), told.match))) != "unsure"
+        ]
         for name, found in asked.alerts.items()
     }
     asked = replace(asked, alerts=judged)
