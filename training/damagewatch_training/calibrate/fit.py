@@ -233,7 +233,11 @@ def _described(
     """Sets the threshold, and measures, both on the probabilities that were `told` of pairs held back."""
     same, weight = told.same, told.weight
     duplicates = [(pair, 1.0) for pair in evidence.pairs if pair.kind is AlertKind.DUPLICATE_PHOTO]
-    alerts = [*zip(told.pairs, probability.tolist(), strict=True), *duplicates]
+    alerts = [
+        (pair, value)
+        for pair, value in [*zip(told.pairs, probability.tolist(), strict=True), *duplicates]
+        if _may_alert(pair, value, calibration)
+    ]
     wrong = sorted(_best(alert for alert in alerts if not alert[0].same).values(), reverse=True)
     allowed = math.ceil(false_alerts * len(evidence.photos))  # at least one: no single pair decides
     least = wrong[allowed] * 1.02 if allowed < len(wrong) else 0.0
@@ -267,6 +271,15 @@ def _described(
         "photos_alerted_falsely": sum(value >= threshold for value in wrong),
     }
     return Fitted(calibration.model_copy(update={"thresholds": thresholds}), quality, bins)
+
+
+def _may_alert(pair: Candidate, probability: float, calibration: Calibration) -> bool:
+    """Whether the service's rules let the pair alert at some threshold: those about whole photos know what is telling."""
+    logit = float(_logit(np.array(probability)))
+    level = {"coefficients": (0.0,) * len(FEATURES), "intercept": logit}
+    least = Thresholds(same_damage=1e-9, duplicate_photo=calibration.thresholds.duplicate_photo)
+    told = calibration.model_copy(update={**level, "whole": None, "thresholds": least})
+    return decide.kind_of(pair.query, pair.match, pair.geometry, _signals(pair, told), told) is not None
 
 
 def monotone_logistic(
