@@ -20,15 +20,16 @@ damage none spread less, of chance agreements a quarter."""
 MIN_WHOLE_ALIGNMENT = 0.75
 """Where one is a whole photo: like cars, and cars in front of one background, share hundreds of inliers and align by
 0.7; nine in ten rephotographs by more than 0.8."""
-MIN_WHOLE_PROBABILITY = 0.85
-"""Where one is a whole photo, no damage speaks for the alert. Of 297 returns 3 had less; of 4 pairs of undamaged cars of
-one model, three of them on one turntable, one had."""
-MIN_WHOLE_DISTINCTNESS, MIN_LIKE_ALIGNMENT = 0.5, 0.96
-"""Of a whole photo either is wanted: matches more telling than those of wheels, lamps and backgrounds, or pixels that
-agree as those of like cars never do. Of 294 returns 3 had neither, and so had all 4 of those pairs."""
+MIN_WHOLE_PROBABILITY = 0.75
+"""Where one is a whole photo, no damage speaks for the alert."""
+MIN_WHOLE_DISTINCTNESS, MIN_LIKE_ALIGNMENT, MIN_LIKE_RATIO = 0.5, 0.96, 0.68
+"""Of a whole photo one of these is wanted: matches more telling than those of wheels, lamps and backgrounds;
+pixels that agree as those of like cars never do; or, unless mirrored, more of the matches agreeing than on like cars.
+The other side of a car is much like its mirror image: of 4 pairs of undamaged cars of one model found probable 3 were
+mirrored."""
 MAX_OVERLAY_SHIFT, MIN_OVERLAY_BITS = 0.02, 17
-"""Something printed over two photos, a watermark or a frame, lies at one place in both, though they differ. Of 388 true
-pairs with their matches at one place none differed by more than 16 of the hashes' 64 bits."""
+"""Something printed over two photos, a watermark or a frame, lies at one place in both, though they differ. Of 388
+true pairs with their matches at one place none differed by more than 16 of the hashes' 64 bits."""
 MAX_POINTS = 200
 
 _RANK = {AlertKind.SIMILAR_DAMAGE: 0, AlertKind.SAME_DAMAGE: 1, AlertKind.DUPLICATE_PHOTO: 2}
@@ -128,7 +129,7 @@ def _judge(
     geometry = compared(query, match, mirrored, known)
     signals = measure(query, match, geometry, calibration)
     identical = not mirrored and query.photo.sha256 == match.photo.sha256
-    kind = kind_of(query, match, geometry, signals, calibration)
+    kind = kind_of(query, match, geometry, signals, calibration, mirrored)
     if identical:
         kind = AlertKind.DUPLICATE_PHOTO
     if kind is None:
@@ -149,8 +150,9 @@ def kind_of(
     geometry: Geometry | None,
     signals: Signals,
     calibration: Calibration,
+    mirrored: bool,
 ) -> AlertKind | None:
-    """The kind of alert that a compared pair is; None where it is none."""
+    """The kind of alert that a compared pair is, the query being `mirrored`; None where it is none."""
     thresholds = calibration.thresholds
     if geometry is not None:
         wanted = (
@@ -160,9 +162,7 @@ def kind_of(
             query, match, geometry, signals
         )
         if signals.whole:
-            probable = probable and (
-                signals.distinctness >= MIN_WHOLE_DISTINCTNESS or geometry.alignment >= MIN_LIKE_ALIGNMENT
-            )
+            probable = probable and _more_than_like(signals, mirrored)
         if probable and _one_picture(query, match, geometry, thresholds.duplicate_photo):
             return AlertKind.DUPLICATE_PHOTO
         if signals.whole:
@@ -182,6 +182,15 @@ def _one_picture(query: Sighting, match: Sighting, geometry: Geometry, wanted: D
         and geometry.alignment >= wanted.alignment
         and geometry.overlap >= wanted.overlap
         and geometry.perspective <= wanted.perspective
+    )
+
+
+def _more_than_like(signals: Signals, mirrored: bool) -> bool:
+    """Whether whole photos agree in more than cars of one model do."""
+    return (
+        signals.distinctness >= MIN_WHOLE_DISTINCTNESS
+        or signals.alignment >= MIN_LIKE_ALIGNMENT
+        or (signals.inlier_ratio >= MIN_LIKE_RATIO and not mirrored)
     )
 
 

@@ -193,7 +193,7 @@ def _compared(
             geometry = decide.compared(asked, match, mirrored, registered)
             if geometry is not None:
                 signals = decide.measure(asked, match, geometry, _ANYTHING)
-                kind = decide.kind_of(asked, match, geometry, signals, _ANYTHING)
+                kind = decide.kind_of(asked, match, geometry, signals, _ANYTHING, mirrored)
                 found.append(Candidate(asked, match, mirrored, geometry, kind, same, verdict))
     return found
 
