@@ -20,7 +20,7 @@ from damagewatch.domain import Reason, Refused
 JSON = [(topics.CONTENT_TYPE, b"application/json")]
 HEADERS = {ContentType.PROTOBUF: [], ContentType.JSON: JSON}
 
-patient = settings(max_examples=60)  # the machine may be busy
+fewer = settings(max_examples=60)
 
 # --- Strategies: any domain value that a record can carry
 
@@ -140,30 +140,30 @@ def claim_images(draw: st.DrawFn) -> domain.ClaimImage:
 
 @pytest.mark.parametrize("content_type", ContentType)
 class TestRoundTrip:
-    @patient
+    @fewer
     @given(image=claim_images())
     def test_claim_image(self, content_type: ContentType, image: domain.ClaimImage) -> None:
         value = codec.encode(image, content_type)
         assert codec.decode_claim_image(value, headers=HEADERS[content_type]) == image
         assert codec.decode_claim_image(value, image.claim_id.encode(), HEADERS[content_type]) == image
 
-    @patient
+    @fewer
     @given(found=detections)
     def test_detections(self, content_type: ContentType, found: domain.Detections) -> None:
         value = codec.encode(found, content_type)
         assert codec.decode_detections(value, HEADERS[content_type]) == found
 
-    @patient
+    @fewer
     @given(alert=alerts)
     def test_alert(self, content_type: ContentType, alert: domain.Alert) -> None:
         assert codec.decode_alert(codec.encode(alert, content_type), HEADERS[content_type]) == alert
 
-    @patient
+    @fewer
     @given(erasure=erasures)
     def test_erasure(self, content_type: ContentType, erasure: domain.Erasure) -> None:
         assert codec.decode_erasure(codec.encode(erasure, content_type), HEADERS[content_type]) == erasure
 
-    @patient
+    @fewer
     @given(letter=dead_letters)
     def test_dead_letter(self, content_type: ContentType, letter: DeadLetter) -> None:
         assert codec.decode_dead_letter(codec.encode(letter, content_type), HEADERS[content_type]) == letter
@@ -373,7 +373,7 @@ class TestConfluentFraming:
         value = b"\x00\x00\x00\x00\x2a" + codec.encode(IMAGE, ContentType.JSON)
         assert codec.decode_claim_image(value, headers=JSON) == IMAGE
 
-    @patient
+    @fewer
     @given(claim_images())
     def test_no_message_begins_with_the_magic_byte(self, image: domain.ClaimImage) -> None:
         for content_type in ContentType:
@@ -531,7 +531,7 @@ DECODERS = [
 class TestHostileBytes:
     """Whatever the bytes: a value, or Refused."""
 
-    @patient
+    @fewer
     @given(value=st.binary(max_size=300), framed=st.booleans(), json_=st.booleans())
     def test_any_bytes(self, decode, sample, value: bytes, framed: bool, json_: bool) -> None:  # type: ignore[no-untyped-def]
         try:
@@ -539,7 +539,7 @@ class TestHostileBytes:
         except Refused as refused:
             assert len(refused.detail) < 1000
 
-    @patient
+    @fewer
     @given(
         value=st.recursive(
             st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

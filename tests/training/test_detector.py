@@ -38,7 +38,26 @@ def naive(name: str, logits: list[float], target: list[float]) -> float:
     }[name]
 
 
-@pytest.mark.parametrize("name", sorted(losses.PIXEL_LOSSES))
+def test_a_small_damage_weighs_by_the_root_of_its_area_and_so_does_what_is_around() -> None:
+    target = torch.zeros(1, 1, 64, 64)
+    target[..., 10:14, 10:14] = 1  # 16 pixels: a sixteenth of what is large
+    target[..., 30:50, 30:50] = 1  # large
+    certain = torch.where(target > 0, 30.0, -30.0)
+
+    def costs(row: int, column: int) -> float:
+        wrong = certain.clone()
+        wrong[0, 0, row, column] *= -1
+        return float(losses.sized(wrong, target)) * 64 * 64 / 30
+
+    assert costs(12, 12) == pytest.approx(4, rel=1e-4)
+    assert costs(12, 15) == pytest.approx(4, rel=1e-4)
+    assert costs(12, 17) == pytest.approx(1, rel=1e-4)
+    assert costs(40, 40) == pytest.approx(1, rel=1e-4)
+    everywhere = torch.ones(1, 1, 64, 64)
+    assert float(losses.sized(30 * everywhere, everywhere)) < 1e-6
+
+
+@pytest.mark.parametrize("name", sorted(losses.PIXEL_LOSSES.keys() - {"sized"}))
 def test_losses_of_pixels_are_those_of_a_naive_loop(name: str) -> None:
     rng = np.random.default_rng(3)
     logits, target = rng.normal(0, 2, 24), rng.integers(0, 2, 24).astype(float)

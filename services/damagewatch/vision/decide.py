@@ -9,7 +9,7 @@ import numpy as np
 
 from damagewatch.domain import AlertKind, Box, DamageType, Match, Sighting, Signals
 from damagewatch.vision import hashing
-from damagewatch.vision.calibration import Calibration, DuplicateThresholds
+from damagewatch.vision.calibration import Calibration, DuplicateThresholds, Thresholds
 from damagewatch.vision.verify import Geometry, Registration, on_damages, register
 
 MIN_FOCUS_INLIERS = 6
@@ -129,7 +129,8 @@ def _judge(
     geometry = compared(query, match, mirrored, known)
     signals = measure(query, match, geometry, calibration)
     identical = not mirrored and query.photo.sha256 == match.photo.sha256
-    kind = kind_of(query, match, geometry, signals, calibration, mirrored)
+    probability = 1.0 if identical else calibration.probability(signals)
+    kind = kind_of(query, match, geometry, signals, mirrored, probability, calibration.thresholds)
     if identical:
         kind = AlertKind.DUPLICATE_PHOTO
     if kind is None:
@@ -140,7 +141,6 @@ def _judge(
         homography = tuple(float(v) for v in geometry.homography.ravel())
         rows = geometry.points[:MAX_POINTS].tolist()
         points = tuple((query.width - x if mirrored else x, y, u, v) for x, y, u, v in rows)
-    probability = 1.0 if identical else calibration.probability(signals)
     return Match(query, match, kind, mirrored, probability, signals, homography, points)
 
 
@@ -149,26 +149,21 @@ def kind_of(
     match: Sighting,
     geometry: Geometry | None,
     signals: Signals,
-    calibration: Calibration,
     mirrored: bool,
+    probability: float,
+    thresholds: Thresholds,
 ) -> AlertKind | None:
     """The kind of alert that a compared pair is, the query being `mirrored`; None where it is none."""
-    thresholds = calibration.thresholds
-    if geometry is not None:
-        wanted = (
-            max(thresholds.same_damage, MIN_WHOLE_PROBABILITY) if signals.whole else thresholds.same_damage
-        )
-        probable = calibration.probability(signals) >= wanted and not _overlaid(
-            query, match, geometry, signals
-        )
-        if signals.whole:
-            probable = probable and _more_than_like(signals, mirrored)
-        if probable and _one_picture(query, match, geometry, thresholds.duplicate_photo):
+    if (
+        geometry is not None
+        and _probable(signals, mirrored, probability, thresholds)
+        and not _overlaid(query, match, geometry, signals)
+    ):
+        if _one_picture(query, match, geometry, thresholds.duplicate_photo):
             return AlertKind.DUPLICATE_PHOTO
-        if signals.whole:
-            probable = probable and geometry.alignment >= MIN_WHOLE_ALIGNMENT
+        aligned = not signals.whole or geometry.alignment >= MIN_WHOLE_ALIGNMENT
         spread = geometry.focus_inliers >= MIN_FOCUS_INLIERS and geometry.extent >= MIN_EXTENT
-        if probable and spread:
+        if aligned and spread:
             return AlertKind.SAME_DAMAGE
     if thresholds.similar_damage is not None and signals.cosine >= thresholds.similar_damage:
         return AlertKind.SIMILAR_DAMAGE
@@ -185,13 +180,16 @@ def _one_picture(query: Sighting, match: Sighting, geometry: Geometry, wanted: D
     )
 
 
-def _more_than_like(signals: Signals, mirrored: bool) -> bool:
-    """Whether whole photos agree in more than cars of one model do."""
-    return (
+def _probable(signals: Signals, mirrored: bool, probability: float, thresholds: Thresholds) -> bool:
+    """Whether a pair is probable enough; of whole photos, that they agree in more than cars of one model do, too."""
+    if not signals.whole:
+        return probability >= thresholds.same_damage
+    more_than_like = (
         signals.distinctness >= MIN_WHOLE_DISTINCTNESS
         or signals.alignment >= MIN_LIKE_ALIGNMENT
         or (signals.inlier_ratio >= MIN_LIKE_RATIO and not mirrored)
     )
+    return more_than_like and probability >= max(thresholds.same_damage, MIN_WHOLE_PROBABILITY)
 
 
 def _overlaid(query: Sighting, match: Sighting, geometry: Geometry, signals: Signals) -> bool:

@@ -19,7 +19,7 @@ from damagewatch.domain import AlertKind, Box, ClaimImage, Damage, DamageType, S
 from damagewatch.pipeline.recognition import Options
 from damagewatch.synthesis.rephotograph import rephotograph
 from damagewatch.vision import decide
-from damagewatch.vision.calibration import FEATURES, Calibration, Thresholds
+from damagewatch.vision.calibration import Calibration
 from damagewatch.vision.decode import Photo as Decoded
 from damagewatch.vision.models import Models
 from damagewatch.vision.perceive import Perceived, Perception
@@ -34,10 +34,8 @@ same damage, and the nearest of different cars (one model on one turntable) alig
 
 _AGAIN = " again"
 _NO_PICTURE = Decoded(np.zeros((1, 1, 3), np.uint8), 1, 1, 1.0)
-_ANYTHING = Calibration(
-    coefficients=(0.0,) * len(FEATURES), intercept=50.0, thresholds=Thresholds(same_damage=0.5)
-)
-"""Finds every pair probable: what it refuses is refused for other reasons."""
+_UNFITTED = Calibration()
+"""Its defaults: every pair is taken for probable, and what is refused then is refused for other reasons."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -192,15 +190,15 @@ def _compared(
             asked = perceived.mirrored(query) if mirrored else query
             geometry = decide.compared(asked, match, mirrored, registered)
             if geometry is not None:
-                signals = decide.measure(asked, match, geometry, _ANYTHING)
-                kind = decide.kind_of(asked, match, geometry, signals, _ANYTHING, mirrored)
+                signals = decide.measure(asked, match, geometry, _UNFITTED)
+                kind = decide.kind_of(asked, match, geometry, signals, mirrored, 1.0, _UNFITTED.thresholds)
                 found.append(Candidate(asked, match, mirrored, geometry, kind, same, verdict))
     return found
 
 
 def _may_be_mirrored(query: Sighting, match: Sighting) -> bool:
     """Whether the service would try the mirrored query: of whole photos that look alike."""
-    alike = float(query.embedding @ match.embedding) >= Thresholds().mirrored_cosine
+    alike = float(query.embedding @ match.embedding) >= _UNFITTED.thresholds.mirrored_cosine
     return alike and query.damage.type is DamageType.WHOLE
 
 

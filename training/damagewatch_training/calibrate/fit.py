@@ -275,12 +275,11 @@ def _described(
 
 def _may_alert(pair: Candidate, probability: float, calibration: Calibration) -> bool:
     """Whether the service's rules let the pair alert at some threshold, now that it is known what is telling."""
-    logit = float(_logit(np.array(probability)))
-    level = {"coefficients": (0.0,) * len(FEATURES), "intercept": logit}
     least = Thresholds(same_damage=1e-9, duplicate_photo=calibration.thresholds.duplicate_photo)
-    told = calibration.model_copy(update={**level, "whole": None, "thresholds": least})
-    signals = _signals(pair, told)
-    return decide.kind_of(pair.query, pair.match, pair.geometry, signals, told, pair.mirrored) is not None
+    kind = decide.kind_of(
+        pair.query, pair.match, pair.geometry, _signals(pair, calibration), pair.mirrored, probability, least
+    )
+    return kind is not None
 
 
 def monotone_logistic(

@@ -15,10 +15,14 @@ from damagewatch_training.calibrate.evidence import Candidate
 
 HIDDEN = 64
 """Of 8, 16, 32 and 64 units each told the true matches of other photos from the false ones better (AUC 0.775)."""
+NETWORKS = 3
+"""Whose odds are averaged: those of one move by a tenth from fit to fit."""
 AT_MOST = 40
 """Matches of one registration that are learned from: a copy has hundreds."""
 DOUBTFUL = 40
 """Inliers from which a pair that nobody judged may well be the same car: nothing is learned from it."""
+
+_Layers = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], float]
 
 _SCALE = 4.0
 """Of the inputs, whose values are about an eighth, while the network learns."""
@@ -43,19 +47,33 @@ def matches(pairs: Iterable[Candidate], seed: int) -> tuple[NDArray[np.float32],
 
 
 def learned(pairs: Sequence[Candidate], seed: int) -> Distinctness:
-    """A small network, on as many matches of one car as of different ones; none where there are too few."""
+    """Small networks, each on as many matches of one car as of different ones; none where there are too few."""
     x, y = matches(pairs, seed)
     count = int(min(y.sum(), (~y).sum()))
     if count < DIMENSION:
         return Distinctness()
     rng = np.random.default_rng(seed)
-    chosen = np.concatenate(
-        [rng.choice(np.flatnonzero(y == side), count, replace=False) for side in (True, False)]
+    layers = []
+    for number in range(NETWORKS):
+        chosen = np.concatenate(
+            [rng.choice(np.flatnonzero(y == side), count, replace=False) for side in (True, False)]
+        )
+        layers.append(_network(_SCALE * x[chosen], y[chosen], seed + number))
+    hidden, hidden_bias, output, bias = (list(parts) for parts in zip(*layers, strict=True))
+    # Side by side they are one network, whose output is the mean of theirs.
+    return Distinctness.of(
+        _SCALE * np.concatenate(hidden, axis=1),
+        np.concatenate(hidden_bias),
+        np.concatenate(output) / NETWORKS,
+        float(np.mean(bias)),
     )
+
+
+def _network(x: NDArray[np.float32], y: NDArray[np.bool_], seed: int) -> _Layers:
     network = MLPClassifier(
         (HIDDEN,),
         alpha=0.3,
-        batch_size=min(512, count),
+        batch_size=min(512, len(y) // 2),
         learning_rate_init=3e-3,
         max_iter=20,
         tol=0,
@@ -63,6 +81,6 @@ def learned(pairs: Sequence[Candidate], seed: int) -> Distinctness:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # so many rounds are enough
-        network.fit(_SCALE * x[chosen], y[chosen])
+        network.fit(x, y)
     (hidden, output), (hidden_bias, bias) = network.coefs_, network.intercepts_
-    return Distinctness.of(_SCALE * hidden, hidden_bias, output[:, 0], float(bias[0]))
+    return hidden, hidden_bias, output[:, 0], float(bias[0])

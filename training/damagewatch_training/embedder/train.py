@@ -447,7 +447,7 @@ def settings_of(folder: Path) -> Settings:
     Raises:
         FileNotFoundError: there is none.
     """
-    return config.of(_saved(folder)["settings"], Settings)
+    return config.of(checkpoint.require(folder / CHECKPOINT)["settings"], Settings)
 
 
 def trained(folder: Path) -> Embedder:
@@ -456,19 +456,10 @@ def trained(folder: Path) -> Embedder:
     Raises:
         FileNotFoundError: there is none.
     """
-    saved = _saved(folder)
+    saved = checkpoint.require(folder / CHECKPOINT)
     model = Embedder(config.of(saved["settings"], Settings).network)
     model.load_state_dict(saved["weights"])
     if fitted := saved.get("whitening"):
         model.whitened(whitening.Whitening(*(part.numpy() for part in fitted)))
     model.eval()
     return model
-
-
-def _saved(folder: Path) -> dict[str, Any]:
-    saved = checkpoint.load(folder / CHECKPOINT)
-    if saved is None:
-        raise FileNotFoundError(
-            f"{folder / CHECKPOINT} is missing: `damagewatch-train train embedder` writes it"
-        )
-    return saved

@@ -32,5 +32,5 @@ def require(path: Path) -> dict[str, Any]:
     """
     state = load(path)
     if state is None:
-        raise FileNotFoundError(f"no checkpoint in {path.parent}")
+        raise FileNotFoundError(f"{path} is missing: `damagewatch-train train {path.parent.name}` writes it")
     return state
