@@ -13,8 +13,9 @@ torch = pytest.importorskip("torch", reason="the extra `train` (PyTorch) is not 
 pytest.importorskip("segmentation_models_pytorch", reason="the extra `train` is not installed")
 
 from damagewatch.domain import Box  # noqa: E402
+from damagewatch_training.data.dataset import DataRefusedError  # noqa: E402
 from damagewatch_training.data.sources import Label, Photo  # noqa: E402
-from damagewatch_training.detector import grade, losses  # noqa: E402
+from damagewatch_training.detector import grade, losses, teach  # noqa: E402
 from damagewatch_training.detector import train as detector  # noqa: E402
 from damagewatch_training.detector.examples import Examples, Photos, label_map, splice  # noqa: E402
 from damagewatch_training.detector.network import Detector, Network  # noqa: E402
@@ -196,6 +197,68 @@ def test_a_training_that_was_stopped_ends_where_one_that_was_not_ends(tmp_path: 
         detector.train(Examples(photos), tmp_path / "b", other)
 
 
+class Reddish(torch.nn.Module):
+    """Takes red for damage, surely, in logits of a quarter of the side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        red = (images[:, :1] > 0.5) & (images[:, 1:2] < 0)
+        return torch.nn.functional.avg_pool2d(12.0 * red - 6.0, 4), torch.zeros(len(images), 3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(200, 300), (300, 200), (256, 256)])
+def test_teachers_mark_a_damage_where_it_is_in_a_photo_of_any_shape(height: int, width: int) -> None:
+    image = np.full((height, width, 3), 90, np.uint8)
+    image[40:100, 20:80] = (30, 30, 240)
+    seen = teach.probability([Reddish(), Reddish()], image)
+    assert seen.shape == (height, width)
+    assert seen[48:92, 28:72].min() > 0.5
+    away = np.ones(seen.shape, bool)
+    away[28:112, 8:92] = False
+    assert seen[away].max() < 0.1
+
+
+def test_only_photos_that_nobody_outlined_are_taught_and_their_maps_are_made_once(tmp_path: Path) -> None:
+    outlined = [panel(tmp_path / "a.png", 1)]
+    other = panel(tmp_path / "b.png", 2)
+    examples = Examples(outlined, coarse=[other], graded=[other, *outlined])
+    assert [photo.name for photo in examples.unlabelled] == ["b.png"]
+    assert examples.taught == []
+    maps = dict(teach.write([Reddish()], examples.unlabelled, tmp_path / "taught"))
+    written = cv2.imread(str(maps["b.png"]), cv2.IMREAD_GRAYSCALE)
+    box = other.labels[0].box
+    assert written[int(box.y0) + 8 : int(box.y1) - 8, int(box.x0) + 8 : int(box.x1) - 8].min() > 127
+    again = teach.write([], examples.unlabelled, tmp_path / "taught")  # no teacher is asked again
+    assert dict(again) == maps
+
+
+def test_a_detector_learns_from_its_teachers_maps(tmp_path: Path) -> None:
+    outlined = [panel(tmp_path / f"{n}.png", n, damaged=False) for n in range(2)]
+    unlabelled = [panel(tmp_path / f"{n}.png", n) for n in range(2, 18)]
+    maps = dict(teach.write([Reddish()], unlabelled, tmp_path / "taught"))
+    network = Network(encoder="mobilenetv3_small_050", weights="none")
+    settings = detector.Settings(  # type: ignore[arg-type]
+        network=network, batch=1, taught=8, held_out=0.0, **TINY | {"epochs": 24}
+    )
+    model = detector.train(
+        Examples(outlined, coarse=unlabelled, maps=maps), tmp_path / "run", settings, tell=lambda line: None
+    )
+    unseen = [panel(tmp_path / f"{n}.png", n) for n in range(100, 106)]
+    assert detector.pixel_dice(model, unseen, 96) > 0.5
+
+
+def test_a_map_of_another_photo_is_refused_by_name(tmp_path: Path) -> None:
+    photo = panel(tmp_path / "a.png", 1)
+    cv2.imwrite(str(tmp_path / "map.png"), np.zeros((5, 5), np.uint8))
+    maps = {"a.png": tmp_path / "map.png"}
+    made = Photos([photo], {}, maps, 96, 64, (0.6, 1.6), whole=False, spliced=0.0, seed=(1,))
+    with pytest.raises(DataRefusedError, match=r"map\.png is no map of a\.png"):
+        made[0]
+
+
 @pytest.mark.parametrize("setting", ["rate", "encoder_rate"])
 @pytest.mark.parametrize("value", ["0", "-1e-3", "1e9", "inf", "nan"])
 def test_a_rate_out_of_range_is_refused_by_name(setting: str, value: str) -> None:
@@ -226,7 +289,7 @@ def test_items_repeat_for_a_seed_and_change_with_it(tmp_path: Path) -> None:
     photos = [panel(tmp_path / f"{n}.png", n) for n in range(3)]
 
     def item(epoch: int) -> np.ndarray:
-        made = Photos(photos, {"1.png": 2}, 96, 64, whole=False, spliced=0.9, seed=(1, epoch))
+        made = Photos(photos, {"1.png": 2}, {}, 96, 64, (0.6, 1.6), whole=False, spliced=0.9, seed=(1, epoch))
         assert [made[i][2] for i in range(3)] == [losses.UNLABELLED, 2, losses.UNLABELLED]
         return made[1][0].numpy()
 

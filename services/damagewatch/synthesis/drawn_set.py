@@ -27,7 +27,7 @@ from damagewatch.synthesis.expectations import (
 )
 from damagewatch.synthesis.rephotograph import Image
 
-SEED = 5
+SEED = 1
 """Of the default set: returns and twins lie well apart in it, which not every seed gives."""
 WIDTH = 1280
 """Pixels of a photo's longer side."""

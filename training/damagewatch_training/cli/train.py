@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from rich import print as show
 from rich.progress import track
 
 from damagewatch.cli import output
+from damagewatch.cli.failure import Failure
 from damagewatch_training.cli.parameters import RUN, Changes, Data, Experiment, Run, Threads
 from damagewatch_training.data import dataset
 from damagewatch_training.experiment import config
@@ -29,28 +31,47 @@ def train_detector(
     start: Annotated[
         Path | None, typer.Option(help="Begin with the weights of the detector trained under this run.")
     ] = None,
+    teachers: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--teacher",
+            help="Learn too what the detector trained under this run sees in photos that nobody outlined; may be "
+            "given several times.",
+        ),
+    ] = None,
     threads: Threads = 2,
 ) -> None:
     """Train the detector: a U-Net or FPN on any timm encoder, on outlined damages, damaged parts and graded photos.
 
     Writes RUN/detector: run.json, a checkpoint after each epoch, pictures of what is found. Started again, it goes
-    on.
+    on. With teachers it first writes what they see to RUN/detector/taught, half a second for each photo.
 
     Examples:
 
         damagewatch-train train detector --data DATA --config training/experiments/detector.toml
 
         damagewatch-train train detector --data DATA --set network.architecture=unet --set 'losses=["tversky"]'
+
+        damagewatch-train train detector --data DATA --run second --teacher runs --set taught=8
     """
     import torch
 
+    from damagewatch_training.detector import teach
     from damagewatch_training.detector import train as detector
     from damagewatch_training.detector.examples import gather, hash_of
 
     torch.set_num_threads(threads)
     settings = config.load(experiment, changes or (), detector.Settings)
+    if bool(teachers) != bool(settings.taught):
+        raise Failure("--teacher and the setting taught (photos of a batch) go together: give both or none")
+    examples = gather(root)
+    if teachers:
+        learned = [detector.trained(teacher / "detector") for teacher in teachers]
+        photos = examples.unlabelled
+        maps = teach.write(learned, photos, run / "detector" / "taught")
+        examples = replace(examples, maps=dict(track(maps, "taught", total=len(photos))))
     begin = None if start is None else start / "detector"
-    detector.train(gather(root), run / "detector", settings, hash_of(root), begin, _tell)
+    detector.train(examples, run / "detector", settings, hash_of(root), begin, _tell)
 
 
 @app.command("severity")

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from damagewatch_training.data import dataset, sources
+from damagewatch_training.data.dataset import DataRefusedError
 from damagewatch_training.data.sources import SEVERITIES, Label, Photo
 from damagewatch_training.detector.losses import UNLABELLED
 from damagewatch_training.experiment import record
@@ -36,6 +37,20 @@ class Examples:
     """How badly the car is damaged: see `severity`."""
     severity: Mapping[str, int] = field(default_factory=dict)
     """Of graded photos, by name: 0 to 2."""
+    maps: Mapping[str, Path] = field(default_factory=dict)
+    """Of photos that nobody outlined, by name: where `teach` wrote what trained detectors see in them."""
+
+    @property
+    def unlabelled(self) -> list[Photo]:
+        """The coarse and the graded photos, once each, without the outlined ones."""
+        outlined = {photo.name for photo in self.outlined}
+        others = {photo.name: photo for photo in [*self.coarse, *self.graded]}
+        return [photo for name, photo in others.items() if name not in outlined]
+
+    @property
+    def taught(self) -> list[Photo]:
+        """The unlabelled photos that have a map."""
+        return [photo for photo in self.unlabelled if photo.name in self.maps]
 
     def split(self, share: float) -> tuple[Examples, list[Photo]]:
         """Without the `share` of the outlined photos that a hash of their names picks, and these.
@@ -149,8 +164,10 @@ class Photos(Dataset[tuple[Tensor, Tensor, int]]):
     Args:
         photos: of one kind.
         severity: of graded photos, by name.
+        maps: of photos whose label map is a file, by name.
         size: side in pixels that the detector is run at.
         crop: side S of the items.
+        scales: the least and the most of what `size` is multiplied by.
         whole: show whole photos, not crops of damages.
         spliced: share of the photos that get damages of other photos.
         seed: all chance comes from it and the index.
@@ -160,8 +177,10 @@ class Photos(Dataset[tuple[Tensor, Tensor, int]]):
         self,
         photos: list[Photo],
         severity: Mapping[str, int],
+        maps: Mapping[str, Path],
         size: int,
         crop: int,
+        scales: tuple[float, float],
         *,
         whole: bool,
         spliced: float,
@@ -169,8 +188,10 @@ class Photos(Dataset[tuple[Tensor, Tensor, int]]):
     ) -> None:
         self.photos = photos
         self.severity = severity
+        self.maps = maps
         self.size = size
         self.crop = crop
+        self.scales = scales
         self.whole = whole
         self.spliced = spliced
         self.seed = seed
@@ -185,12 +206,12 @@ class Photos(Dataset[tuple[Tensor, Tensor, int]]):
         severity = self.severity.get(self.photos[index].name, UNLABELLED)
         rng = np.random.default_rng([*self.seed, index])
         photo = self.photos[index].read()
-        labels = label_map(self.photos[index], *photo.shape[:2])
+        labels = self._labels(self.photos[index], *photo.shape[:2])
         if self.damages and rng.random() < self.spliced:
             for _ in range(rng.integers(1, 3)):
                 source, label = self.damages[rng.integers(len(self.damages))]
                 photo = splice(photo, labels, self.photos[source].read(), label, rng)
-        matrix = _placement(labels[..., 0], self.crop, self.size, self.whole, rng)
+        matrix = _placement(labels[..., 0], self.crop, self.size, self.scales, self.whole, rng)
         size = (self.crop, self.crop)
         image = cv2.warpAffine(photo, matrix, size, flags=cv2.INTER_LINEAR, borderValue=(GREY,) * 3)
         nothing = (0, UNLABELLED, UNLABELLED)
@@ -199,6 +220,17 @@ class Photos(Dataset[tuple[Tensor, Tensor, int]]):
         pixels = np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))
         placed = np.ascontiguousarray(placed.transpose(2, 0, 1))
         return torch.from_numpy(pixels), torch.from_numpy(placed), severity
+
+    def _labels(self, photo: Photo, height: int, width: int) -> Image:
+        if photo.name not in self.maps:
+            return label_map(photo, height, width)
+        labels = np.full((height, width, 3), UNLABELLED, np.uint8)
+        damage = cv2.imread(str(self.maps[photo.name]), cv2.IMREAD_GRAYSCALE)
+        if damage is None or damage.shape != (height, width):
+            path = self.maps[photo.name]
+            raise DataRefusedError(f"{path} is no map of {photo.name}: delete it to have it made again")
+        labels[..., 0] = damage
+        return labels
 
 
 def splice(photo: Image, labels: Image, source: Image, label: Label, rng: np.random.Generator) -> Image:
@@ -244,21 +276,19 @@ def splice(photo: Image, labels: Image, source: Image, label: Label, rng: np.ran
 
 
 def _placement(
-    damaged: Image, crop: int, run_at: int, whole: bool, rng: np.random.Generator
+    damaged: Image, crop: int, run_at: int, scales: tuple[float, float], whole: bool, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Photo to crop: scaled, turned, mirrored, and mostly put where a damage is."""
     height, width = damaged.shape
     middle = np.array([width / 2, height / 2])
-    if whole:
-        size = crop / max(height, width) * np.exp(rng.uniform(np.log(0.8), np.log(1.25)))
-    else:
-        size = run_at / max(height, width) * np.exp(rng.uniform(np.log(0.6), np.log(1.6)))
+    side, (least, most) = (crop, (0.8, 1.25)) if whole else (run_at, scales)
+    size = side / max(height, width) * np.exp(rng.uniform(np.log(least), np.log(most)))
     aspect = np.exp(rng.normal(0, 0.1))
     angle = np.deg2rad(rng.normal(0, 6))
     flip = rng.choice([-1, 1])
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = turn @ np.diag([flip * size * aspect, size / aspect])
-    rows, columns = np.nonzero(damaged[::2, ::2])
+    rows, columns = np.nonzero(damaged[::2, ::2] > 127)
     if whole:
         focus, spread = middle, 0.08
     elif len(rows) and rng.random() < 0.75:
@@ -266,8 +296,8 @@ def _placement(
         focus, spread = np.array([columns[pick] * 2.0, rows[pick] * 2.0]), 0.35
     else:
         focus, spread = np.array([rng.uniform(0, width), rng.uniform(0, height)]), 0.3
-    if crop >= run_at and not whole:
-        focus = middle + 0.25 * (focus - middle)
+    if not whole and size * max(height, width) <= 1.1 * crop:  # nothing of the photo need be outside
+        focus, spread = middle + 0.2 * (focus - middle), 0.12
     at = crop / 2 + rng.uniform(-spread, spread, 2) * crop
     return np.column_stack([linear, at - linear @ focus])
 

@@ -39,6 +39,7 @@ CHECKPOINT_SECONDS = 240.0
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Scale = Annotated[float, Field(ge=0.1, le=10)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -52,6 +53,10 @@ class Settings:
     crop: Annotated[int, Field(ge=64, le=2048, multiple_of=32)] = 320
     epochs: Positive = 24
     batch: Positive = 8
+    scales: tuple[Scale, Scale] = (0.6, 1.6)
+    """Least and most of what `size` is multiplied by for a crop."""
+    taught: Count = 0
+    """Photos of a batch of which only teachers told the damages: see `teach`."""
     coarse: Count = 2
     """Photos of a batch of which damaged parts are known."""
     graded: Count = 0
@@ -81,8 +86,8 @@ MAY_DIFFER = ("epochs", "patience", "pictures_every", "workers")
 
 def loss_of(
     pixels: Tensor, photo: Tensor, labels: Tensor, severities: Tensor, settings: Settings
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss of the outlined, of the coarse and of the graded photos of a batch, which holds them in this order.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The loss of the outlined, taught, coarse and graded photos of a batch, which holds them in this order.
 
     Args:
         pixels: float (N, 7, h, w), logits.
@@ -91,13 +96,15 @@ def loss_of(
         severities: int64 (N,), of the graded photos.
         settings: how many there are of each.
     """
-    coarse = settings.batch + settings.coarse
+    taught = settings.batch + settings.taught
+    coarse = taught + settings.coarse
     nothing = 0 * photo.sum()  # several processes want to hear of each parameter
     return (
         losses.damage(pixels[: settings.batch], labels[: settings.batch], settings.losses),
-        losses.somewhere(pixels[settings.batch : coarse, :1], labels[settings.batch : coarse, 0])
-        if settings.coarse
+        losses.damage(pixels[settings.batch : taught], labels[settings.batch : taught], settings.losses)
+        if settings.taught
         else nothing,
+        losses.somewhere(pixels[taught:coarse, :1], labels[taught:coarse, 0]) if settings.coarse else nothing,
         functional.cross_entropy(photo[coarse:], severities[coarse:]) if settings.graded else nothing,
     )
 
@@ -129,6 +136,7 @@ def train(
     """
     settings = replace(
         settings,
+        taught=settings.taught if examples.taught else 0,
         coarse=settings.coarse if examples.coarse else 0,
         graded=settings.graded if examples.graded else 0,
     )
@@ -160,7 +168,7 @@ def train(
         started = time.monotonic()
         _epoch(fabric, model, optimiser, state, examples, folder / CHECKPOINT)
         totals = state.totals / state.step
-        state.epoch, state.step, state.totals = state.epoch + 1, 0, torch.zeros(3)
+        state.epoch, state.step, state.totals = state.epoch + 1, 0, torch.zeros(4)
         shown = ", ".join(f"{value:.3f}" for value in totals.tolist())
         line = f"epoch {state.epoch} of {settings.epochs}: losses {shown}"
         if held_out:
@@ -208,7 +216,7 @@ class _State:
         self.optimiser = torch.optim.AdamW([{"params": encoder}, {"params": others}], weight_decay=0.02)
         self.epoch = 0
         self.step = 0
-        self.totals = torch.zeros(3)
+        self.totals = torch.zeros(4)
         """Of each loss, over the steps of this epoch."""
         self.dice: list[float] = []
         self.best: dict[str, Tensor] = {}
@@ -268,7 +276,7 @@ def _epoch(
     loaders = _loaders(fabric, examples, settings, state.epoch, state.step)
     torch.manual_seed(settings.seed * 100_003 + state.epoch)  # of dropout: as if never stopped
     saved = time.monotonic()
-    weights = (1.0, settings.coarse_weight, settings.graded_weight)
+    weights = (1.0, 1.0, settings.coarse_weight, settings.graded_weight)
     model.train()
     state.model.train()  # keeps frozen statistics, whatever wraps it
     for batches in zip(*loaders, strict=True):
@@ -307,6 +315,7 @@ def _loaders(
     steps = _steps(fabric, examples, settings)
     kinds = (
         (examples.outlined, settings.batch, False, settings.spliced),
+        (examples.taught, settings.taught, False, 0.0),
         (examples.coarse, settings.coarse, True, 0.0),
         (examples.graded, settings.graded, True, 0.0),
     )
@@ -322,8 +331,10 @@ def _loaders(
         dataset = Photos(
             photos,
             examples.severity,
+            examples.maps,
             settings.size,
             settings.crop,
+            settings.scales,
             whole=whole,
             spliced=spliced,
             seed=(settings.seed, number, epoch),
