@@ -285,7 +285,7 @@ def _stream(
     def make_strategy() -> MatcherStrategy:
         return MatcherStrategy(
             intake=Intake(Perception(models, settings.limits.limits(), observe), evidence, _no_references),
-            recognition=make_recognition(settings, models, index, observe),
+            recognition=make_recognition(settings, models, index, evidence, observe),
             erase=ClaimEraser(index, evidence),
             outputs=TopicOutputs(
                 detections=topics["detections"], alerts=topics["alerts"], dead_letters=letters

@@ -6,7 +6,7 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
-from damagewatch.assembly import load_models, make_recognition, open_index
+from damagewatch.assembly import load_models, make_recognition, open_evidence, open_index
 from damagewatch.demo import pair_of
 from damagewatch.domain import Alert, ClaimImage
 from damagewatch.evidence import EvidenceStore
@@ -107,7 +107,7 @@ def _misses(settings: Settings, photos: TrialSet, missed: list[Pair]) -> list[tu
     perception = Perception(models, settings.limits.limits())
     rows: list[tuple[object, ...]] = []
     with closing(open_index(settings, models)) as index:
-        recognition = make_recognition(settings, models, index)
+        recognition = make_recognition(settings, models, index, open_evidence(settings))
         for pair in missed:
             again, original = sorted(pair, key=lambda key: not key[0].startswith("again"))
             image = ClaimImage(settings.tenant, *again, photos.of(again).path.read_bytes())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from damagewatch.evidence import EvidenceStore
 from damagewatch.index import ActiveCollection, DamageIndex, RebuildableIndex, collection_name
+from damagewatch.pipeline.closer import closer_look
 from damagewatch.pipeline.intake import Intake
 from damagewatch.pipeline.recognition import Options, Recognition
 from damagewatch.pipeline.references import References
@@ -151,11 +152,14 @@ def make_recognition(
     settings: Settings,
     models: Models,
     index: DamageIndex,
+    evidence: EvidenceStore,
     observe: Observe = ignore,
     also: DamageIndex | None = None,
     also_first: bool = False,
 ) -> Recognition:
-    """What happens to a batch of photos. `also` and `also_first`: see `Recognition`.
+    """What happens to a batch of photos. `evidence` holds the crops of what the index remembers.
+
+    `also` and `also_first`: see `Recognition`.
 
     Raises:
         SettingError: similar damages are wanted, and no threshold says from which cosine on.
@@ -165,5 +169,12 @@ def make_recognition(
     )
     options = Options(candidates=settings.index.candidates, similar_damage=settings.alerting.similar_damage)
     return Recognition(
-        index, calibration, models.versions, options, observe, also=also, also_first=also_first
+        index,
+        calibration,
+        models.versions,
+        options,
+        observe,
+        also=also,
+        also_first=also_first,
+        closer=closer_look(models.local_features, evidence.read),
     )

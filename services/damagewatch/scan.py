@@ -154,7 +154,7 @@ def open_scanner(settings: Settings) -> Iterator[tuple[Scanner, EvidenceStore, M
         with closing(open_index(settings, models)) as index:
             scanner = Scanner(
                 make_intake(settings, models, evidence),
-                make_recognition(settings, models, index),
+                make_recognition(settings, models, index, evidence),
                 tenant=settings.tenant,
                 threads=settings.onnx.threads,
                 max_photo_bytes=settings.limits.photo_bytes,

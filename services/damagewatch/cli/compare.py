@@ -16,8 +16,9 @@ from damagewatch.cli.parameters import Json, Photo
 from damagewatch.folders import PhotoFile
 
 if TYPE_CHECKING:
-    from damagewatch.domain import Match, Sighting, Signals
+    from damagewatch.domain import Box, Match, Sighting, Signals
     from damagewatch.vision.calibration import Calibration
+    from damagewatch.vision.features import FeatureExtractor
     from damagewatch.vision.perceive import Perceived
 
 
@@ -51,7 +52,7 @@ def compare(
         raise Failure("nothing was compared")
     thresholds = look.settings.alerting.thresholds(look.models.calibration.thresholds)
     calibration = look.models.calibration.model_copy(update={"thresholds": thresholds})
-    match = _best_match(one, two, calibration)
+    match = _best_match(one, two, look.models.local_features, calibration)
     if match is not None:
         query, seen, signals = match.query, match.match, match.signals
     else:
@@ -82,13 +83,20 @@ def compare(
         output.note(f"drawn in {out}")
 
 
-def _best_match(one: Perceived, two: Perceived, calibration: Calibration) -> Match | None:
+def _best_match(
+    one: Perceived, two: Perceived, extractor: FeatureExtractor, calibration: Calibration
+) -> Match | None:
+    from damagewatch.vision.closer import CloserLook
     from damagewatch.vision.decide import judge, most_telling
 
+    def crop_of(sighting: Sighting, window: Box) -> bytes:
+        return (one if sighting.photo == one.photo else two).crops[window]
+
+    closer = CloserLook(extractor, crop_of)
     return most_telling(
         match
         for query, candidate in itertools.product(one.sightings, two.sightings)
-        if (match := judge(query, candidate, calibration, one.mirrored)) is not None
+        if (match := judge(query, candidate, calibration, one.mirrored, closer=closer)) is not None
     )
 
 

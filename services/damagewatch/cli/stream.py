@@ -213,7 +213,13 @@ def search(
     """
     from contextlib import closing
 
-    from damagewatch.assembly import collection_of, make_recognition, open_active, open_index
+    from damagewatch.assembly import (
+        collection_of,
+        make_recognition,
+        open_active,
+        open_evidence,
+        open_index,
+    )
     from damagewatch.cli.looking import Looker
 
     settings = Settings()
@@ -229,7 +235,8 @@ def search(
             f"the matchers search {named}, these models {ours}: set DAMAGEWATCH_MODELS__DIRECTORY to theirs"
         )
     with closing(open_index(settings, look.models)) as index:
-        found = make_recognition(settings, look.models, index).nearest(perceived)[:top_k]
+        recognition = make_recognition(settings, look.models, index, open_evidence(settings))
+        found = recognition.nearest(perceived)[:top_k]
     rows = []
     for near in found:
         match = near.match

@@ -85,7 +85,7 @@ def start_changeover(
         return Side(
             collection_of(of),
             make_intake(settings, of, evidence, observe),
-            make_recognition(settings, of, own, observe, also=other, also_first=other is beside),
+            make_recognition(settings, of, own, evidence, observe, also=other, also_first=other is beside),
             of.embedder,
         )
 

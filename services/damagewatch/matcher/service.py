@@ -125,7 +125,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
         active = ActiveWatch(open_active(settings, models), collection_of(models))
         if settings.models.next is None:
             look: Look = make_intake(settings, models, evidence, observe)
-            recognise: Recognise = make_recognition(settings, models, index, observe)
+            recognise: Recognise = make_recognition(settings, models, index, evidence, observe)
             active.check()
             forget_progress(settings)
         else:

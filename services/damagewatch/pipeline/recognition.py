@@ -12,6 +12,7 @@ and a worker that lost the partition cannot commit (`Positions` is dropped with 
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +38,8 @@ from damagewatch.index.interface import Candidate, Copy, DamageIndex, Entry
 from damagewatch.pipeline.intake import Seen
 from damagewatch.vision import decide
 from damagewatch.vision.calibration import Calibration
+from damagewatch.vision.closer import Closer
+from damagewatch.vision.detect import MAX_DAMAGES
 from damagewatch.vision.perceive import Perceived
 
 _COPY = 2.0
@@ -67,9 +70,7 @@ class Options:
     photos: int = 30
     """Photos among them that are verified."""
     pairs: int = 2
-    """Pairs of damages that are verified for each of these photos; all, where these have much in common."""
-    much: int = 15
-    """Inliers of two windows, from which on their photos have much in common."""
+    """Pairs of damages that are verified for each of these photos; all, where a homography is found for one."""
     least_cosine: float = 0.47
     """Of two damages that are verified. Of 33 real pairs of photographs of one damage 32 had 0.477 or more (the
     other's 0.395 goes with too few common points for an alert), of rephotographs 99 in 100 more than 0.66."""
@@ -129,6 +130,7 @@ class Recognition:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         also: DamageIndex | None = None,
         also_first: bool = False,
+        closer: Callable[[Perceived], Closer] | None = None,
     ) -> None:
         """Prepares.
 
@@ -142,6 +144,8 @@ class Recognition:
             also: another embedder's collection, that every photo is remembered in too (`Seen.also`).
             also_first: whether there before in `index`. Of two collections the next one always comes first, so that
                 who walks the other (`damagewatch.pipeline.backfill`) meets no damage that is on its way.
+            closer: for a photo in hand, what sees parts of its windows and of remembered ones again; None: nothing is
+                looked at twice.
         """
         self._index = index
         self._calibration = calibration
@@ -151,6 +155,7 @@ class Recognition:
         self._clock = clock
         self._also = also
         self._also_first = also_first
+        self._closer = closer
 
     def __call__(
         self, batch: Sequence[Seen | Refused], positions: Positions | None = None
@@ -211,11 +216,12 @@ class Recognition:
             if known is None or pair.alike > known.alike:
                 best[pair.candidate.damage_id] = pair
         whole = self._index.complete([pair.candidate for pair in best.values()])
+        closer = self._closer(perceived) if self._closer is not None else None
         return [
             Near(
                 candidate,
                 float(pair.query.embedding @ candidate.embedding),
-                decide.judge(pair.query, candidate, self._calibration, perceived.mirrored),
+                decide.judge(pair.query, candidate, self._calibration, perceived.mirrored, closer=closer),
             )
             for pair in sorted(best.values(), key=lambda pair: -pair.alike)
             if (candidate := whole.get(pair.candidate.damage_id)) is not None
@@ -319,15 +325,20 @@ class Recognition:
     ) -> Match | None:
         """The most telling pair of damages of two photos.
 
-        The first few pairs tell whether the photos have much in common; if so, the others are judged too.
+        The first few pairs tell whether the photos have anything in common; if so, the others are judged too.
         """
         registered: decide.Registered = {}
-        first, others = pairs[: self._options.pairs], pairs[self._options.pairs :]
+        first = pairs[: self._options.pairs]
         matches = list(self._matches(perceived, first, known, registered))
-        if others and any(
-            found is not None and len(found.points) >= self._options.much for found in registered.values()
-        ):
-            known = self._index.complete([pair.candidate for pair in others])
+        if any(found is not None for found in registered.values()):
+            known = self._index.complete(_damages_of(first[0].candidate))
+            done = {(pair.query.damage.damage_id, pair.candidate.damage_id) for pair in first}
+            others = [
+                _Pair(query, Entry(match.damage.damage_id, match.photo, match.origin), 0.0)
+                for query, match in itertools.product(perceived.sightings, known.values())
+                if (query.damage.damage_id, match.damage.damage_id) not in done
+                and decide.is_worth_comparing(query, match, registered, self._options.least_cosine)
+            ]
             matches += self._matches(perceived, others, known, registered)
         return decide.most_telling(matches)
 
@@ -338,6 +349,7 @@ class Recognition:
         known: Mapping[UUID, Sighting],
         registered: decide.Registered,
     ) -> Iterator[Match]:
+        closer = self._closer(perceived) if self._closer is not None else None
         for pair in pairs:
             candidate = known.get(pair.candidate.damage_id)
             if candidate is None:  # erased meanwhile
@@ -345,7 +357,7 @@ class Recognition:
             # A mirrored photo is found as a whole; to turn every damage as well costs an inference each.
             whole = pair.query.damage.type is DamageType.WHOLE
             mirrored = perceived.mirrored if whole else None
-            match = decide.judge(pair.query, candidate, self._calibration, mirrored, registered)
+            match = decide.judge(pair.query, candidate, self._calibration, mirrored, registered, closer)
             if match and (match.kind is not AlertKind.SIMILAR_DAMAGE or self._options.similar_damage):
                 yield match
 
@@ -363,6 +375,12 @@ class Recognition:
             homography=match.homography,
             points=match.points,
         )
+
+
+def _damages_of(entry: Entry) -> list[Entry]:
+    """All that a photo may have had remembered of it."""
+    ids = (entry.photo.damage_id(number) for number in range(MAX_DAMAGES + 1))
+    return [Entry(damage_id, entry.photo, entry.origin) for damage_id in ids]
 
 
 def _whole_second(whole: Sighting, pairs: Sequence[_Pair]) -> list[_Pair]:

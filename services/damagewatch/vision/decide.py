@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from damagewatch.domain import AlertKind, Box, DamageType, Match, Sighting, Signals
 from damagewatch.vision import hashing
 from damagewatch.vision.calibration import Calibration, DuplicateThresholds, Thresholds
+from damagewatch.vision.closer import Closer, shared
 from damagewatch.vision.verify import Geometry, Registration, on_damages, register
 
 MIN_FOCUS_INLIERS = 6
@@ -30,6 +31,8 @@ mirrored."""
 MAX_OVERLAY_SHIFT, MIN_OVERLAY_BITS = 0.02, 17
 """Something printed over two photos, a watermark or a frame, lies at one place in both, though they differ. Of 388
 true pairs with their matches at one place none differed by more than 16 of the hashes' 64 bits."""
+HOPELESS, HOPELESS_ALIGNMENT = 0.01, 0.5
+"""Below both a closer look is not worth its 30 milliseconds: one photo in eight has a pair that is."""
 MAX_POINTS = 200
 
 _RANK = {AlertKind.SIMILAR_DAMAGE: 0, AlertKind.SAME_DAMAGE: 1, AlertKind.DUPLICATE_PHOTO: 2}
@@ -75,7 +78,7 @@ def compared(
         mirrored: whether the query is.
         known: registrations of these two photos, to which this one is added: damages share windows.
     """
-    turned = query.photo.uuid > match.photo.uuid
+    turned = _turned(query, match)
     one, other = (match, query) if turned else (query, match)
     known = {} if known is None else known
     key = mirrored, query.window, match.window
@@ -88,14 +91,24 @@ def compared(
     return geometry.inverse() if turned else geometry
 
 
+def is_worth_comparing(query: Sighting, match: Sighting, known: Registered, least_cosine: float) -> bool:
+    """Whether two damages of photos that have something in common may be one: they look alike, or share windows with
+    others that were compared, which costs nothing.
+    """
+    return (False, query.window, match.window) in known or (
+        float(query.embedding @ match.embedding) >= least_cosine
+    )
+
+
 def judge(
     query: Sighting,
     match: Sighting,
     calibration: Calibration,
     mirrored: Callable[[Sighting], Sighting] | None = None,
     known: Registered | None = None,
+    closer: Closer | None = None,
 ) -> Match | None:
-    """Compares two sightings, and the mirrored query where the plain one says nothing.
+    """Compares two sightings, the mirrored query where the plain one says nothing, and looks closer where both do.
 
     Args:
         query: of the photo in hand.
@@ -103,19 +116,20 @@ def judge(
         calibration: probability and thresholds.
         mirrored: makes the mirrored query (`Perceived.mirrored`); None leaves mirrored copies out.
         known: registrations of these two photos, as in `compared`.
+        closer: sees a part of either window again; None: what the first look leaves open stays so.
 
     Returns:
         The match, or None where the pair is no alert.
     """
-    found = _judge(query, match, calibration, False, known)
-    if found is not None and found.kind is not AlertKind.SIMILAR_DAMAGE:
-        return found
+    looks = [_look(query, match, calibration, False, known)]
     alike = float(query.embedding @ match.embedding) >= calibration.thresholds.mirrored_cosine
-    if mirrored is None or not alike:
-        return found
-    turned = _judge(mirrored(query), match, calibration, True, known)
+    if not looks[0].alerts and mirrored is not None and alike:
+        looks.append(_look(mirrored(query), match, calibration, True, known))
+    if closer is not None and not any(look.alerts for look in looks):
+        looks += [again for look in looks if (again := _look_closer(look, match, calibration, closer))]
     # Who reads the match looks at the photo as it is.
-    return replace(turned, query=query) if turned is not None else found
+    matches = [replace(look.match, query=query) for look in looks if look.match is not None]
+    return most_telling(matches)
 
 
 def most_telling(matches: Iterable[Match]) -> Match | None:
@@ -123,10 +137,72 @@ def most_telling(matches: Iterable[Match]) -> Match | None:
     return max(matches, key=lambda match: (_RANK[match.kind], match.probability), default=None)
 
 
-def _judge(
+def _turned(query: Sighting, match: Sighting) -> bool:
+    return query.photo.uuid > match.photo.uuid
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Look:
+    """What came of comparing two sightings, the query being `mirrored`; `match` is None where they are no alert."""
+
+    query: Sighting
+    mirrored: bool
+    geometry: Geometry | None
+    signals: Signals
+    probability: float
+    match: Match | None
+
+    @property
+    def alerts(self) -> bool:
+        """Whether they are one damage or one photo, not only alike."""
+        return self.match is not None and self.match.kind is not AlertKind.SIMILAR_DAMAGE
+
+
+def _look(
     query: Sighting, match: Sighting, calibration: Calibration, mirrored: bool, known: Registered | None
-) -> Match | None:
-    geometry = compared(query, match, mirrored, known)
+) -> _Look:
+    return _told(query, match, calibration, mirrored, compared(query, match, mirrored, known))
+
+
+def _look_closer(look: _Look, match: Sighting, calibration: Calibration, closer: Closer) -> _Look | None:
+    """The two again, as they are where they show the same; None where that is hopeless or nothing new."""
+    if look.geometry is None or not promising(look.signals, look.probability):
+        return None
+    geometry = compared_closer(look.query, match, look.mirrored, look.geometry, closer)
+    return None if geometry is None else _told(look.query, match, calibration, look.mirrored, geometry)
+
+
+def promising(signals: Signals, probability: float) -> bool:
+    """Whether a pair that has a homography and is no alert deserves a closer look."""
+    return probability >= HOPELESS or signals.alignment >= HOPELESS_ALIGNMENT
+
+
+def compared_closer(
+    query: Sighting, match: Sighting, mirrored: bool, geometry: Geometry, closer: Closer
+) -> Geometry | None:
+    """What both windows show, compared anew; None where it cannot be seen again or has no homography.
+
+    Args:
+        query: of the photo in hand, or its mirrored one.
+        match: a candidate.
+        mirrored: whether the query is.
+        geometry: what the first look found.
+        closer: sees a part of either window again.
+    """
+    if _turned(query, match):  # in one order, as in `compared`
+        parts = shared(match, query, geometry.inverse())
+        parts = None if parts is None else parts[::-1]
+    else:
+        parts = shared(query, match, geometry)
+    if parts is None:
+        return None
+    one, other = closer(query, parts[0], mirrored), closer(match, parts[1], False)
+    return None if one is None or other is None else compared(one, other, mirrored)
+
+
+def _told(
+    query: Sighting, match: Sighting, calibration: Calibration, mirrored: bool, geometry: Geometry | None
+) -> _Look:
     signals = measure(query, match, geometry, calibration)
     identical = not mirrored and query.photo.sha256 == match.photo.sha256
     probability = 1.0 if identical else calibration.probability(signals)
@@ -134,14 +210,15 @@ def _judge(
     if identical:
         kind = AlertKind.DUPLICATE_PHOTO
     if kind is None:
-        return None
+        return _Look(query, mirrored, geometry, signals, probability, None)
     homography: tuple[float, ...] = ()
     points: tuple[tuple[float, float, float, float], ...] = ()
     if geometry is not None:
         homography = tuple(float(v) for v in geometry.homography.ravel())
         rows = geometry.points[:MAX_POINTS].tolist()
         points = tuple((query.width - x if mirrored else x, y, u, v) for x, y, u, v in rows)
-    return Match(query, match, kind, mirrored, probability, signals, homography, points)
+    found = Match(query, match, kind, mirrored, probability, signals, homography, points)
+    return _Look(query, mirrored, geometry, signals, probability, found)
 
 
 def kind_of(

@@ -328,6 +328,17 @@ def _sane(homography: Matrix, points: NDArray[np.float64]) -> bool:
     return 1 / _MAX_SCALE <= grown <= _MAX_SCALE
 
 
+def bounds(homography: Matrix, box: Box) -> Box | None:
+    """The upright box around where a homography takes a box; None where part of it comes to lie behind the camera."""
+    corners = np.array([[box.x0, box.y0], [box.x1, box.y0], [box.x1, box.y1], [box.x0, box.y1]], np.float32)
+    depth = corners @ homography[2, :2] + homography[2, 2]
+    if (depth * depth[0] <= 0).any():
+        return None
+    moved = _project(homography, corners)
+    (x0, y0), (x1, y1) = moved.min(axis=0).tolist(), moved.max(axis=0).tolist()
+    return Box(x0, y0, x1, y1) if np.isfinite(moved).all() else None
+
+
 def _perspective(homography: Matrix, width: int, height: int) -> float:
     half = max(width, height) / 2
     middle = homography[2] @ np.array([width / 2, height / 2, 1])

@@ -6,9 +6,11 @@ are the nearest of all other photos, which is what the service verifies in vain,
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -20,6 +22,7 @@ from damagewatch.pipeline.recognition import Options
 from damagewatch.synthesis.rephotograph import rephotograph
 from damagewatch.vision import decide
 from damagewatch.vision.calibration import Calibration
+from damagewatch.vision.closer import CloserLook
 from damagewatch.vision.decode import Photo as Decoded
 from damagewatch.vision.models import Models
 from damagewatch.vision.perceive import Perceived, Perception
@@ -96,13 +99,15 @@ def gather(
 
     def look(photo: Photo) -> Perceived:
         perceived = perceive(perception, photo.name, photo.path.read_bytes())
-        # All that is ever asked of the picture, which is megabytes.
+        # All that is ever asked of the picture, which is megabytes; a closer look takes the crops.
         perceived.mirrored(perceived.sightings[0])
-        return replace(perceived, crops={}, _image=_NO_PICTURE)
+        return replace(perceived, _image=_NO_PICTURE)
 
     seen = {p.photo.photo_id: p for p in track(in_order(look, photos, threads), "looking", total=len(photos))}
     gallery = _Gallery(list(seen.values()))
     verdicts = {frozenset((pair.a, pair.b)): pair.verdict for pair in known}
+
+    compare = _Comparison(models, seen)
 
     def ask(perceived: Perceived) -> list[Candidate]:
         name = perceived.photo.photo_id
@@ -110,7 +115,7 @@ def gather(
             candidate
             for other, pairs in gallery.near(perceived)
             if frozenset((name, other)) not in verdicts
-            for candidate in _compared(perceived, pairs, same=False)
+            for candidate in compare(perceived, pairs, same=False)
             if candidate.geometry.inliers < SURELY_INLIERS and candidate.geometry.alignment < SURELY_ALIGNED
         ]
 
@@ -120,13 +125,13 @@ def gather(
     order = np.random.default_rng(seed).permutation(len(photos))[:again]
 
     def return_(number: int) -> list[Candidate]:
-        return _returned(photos[number], perception, gallery, np.random.default_rng([seed, number]))
+        return _returned(photos[number], perception, gallery, compare, np.random.default_rng([seed, number]))
 
     for found in track(in_order(return_, order.tolist(), threads), "true pairs", total=len(order)):
         pairs += found
     for pair in track([pair for pair in known if pair.a in seen and pair.b in seen], "known pairs"):
         if pair.verdict != "unsure":
-            pairs += _judged(seen[pair.a], seen[pair.b], pair.verdict)
+            pairs += _judged(seen[pair.a], seen[pair.b], compare, pair.verdict)
     return Evidence(pairs, tuple(seen), tuple(photos[number].name + _AGAIN for number in order))
 
 
@@ -170,30 +175,63 @@ class _Gallery:
         return [pairs[0], wholes, *(pair for pair in pairs[1:] if pair != wholes)]
 
 
-def _compared(
-    perceived: Perceived,
-    pairs: Sequence[tuple[Sighting, Sighting]],
-    *,
-    same: bool,
-    verdict: str | None = None,
-) -> list[Candidate]:
-    """The pairs of two photos on which there is a geometry, in the order in which the service would compare them."""
-    options, registered = Options(), decide.Registered()
-    found = []
-    for number, (query, match) in enumerate(pairs):
-        much = any(one is not None and len(one.points) >= options.much for one in registered.values())
-        if number >= options.pairs and not much:
-            break
-        for mirrored in (False, True):
-            if mirrored and not _may_be_mirrored(query, match):
-                continue
-            asked = perceived.mirrored(query) if mirrored else query
-            geometry = decide.compared(asked, match, mirrored, registered)
-            if geometry is not None:
-                signals = decide.measure(asked, match, geometry, _UNFITTED)
-                kind = decide.kind_of(asked, match, geometry, signals, mirrored, 1.0, _UNFITTED.thresholds)
-                found.append(Candidate(asked, match, mirrored, geometry, kind, same, verdict))
-    return found
+class _Comparison:
+    """Compares as the service does; a pair that may deserve a closer look gets one, and each look is a candidate."""
+
+    def __init__(self, models: Models, seen: Mapping[str, Perceived]) -> None:
+        self._extractor = models.local_features
+        self._calibration = models.calibration
+        self._seen = seen
+
+    def __call__(
+        self,
+        perceived: Perceived,
+        pairs: Sequence[tuple[Sighting, Sighting]],
+        *,
+        same: bool,
+        verdict: str | None = None,
+    ) -> list[Candidate]:
+        """The pairs of two photos on which there is a geometry, as the service would come to them."""
+        registered = decide.Registered()
+        closer = CloserLook(self._extractor, partial(self._crop_of, perceived))
+        found = []
+        for query, match in self._in_turn(perceived, pairs, registered):
+            for mirrored in (False, True):
+                if mirrored and not _may_be_mirrored(query, match):
+                    continue
+                asked = perceived.mirrored(query) if mirrored else query
+                looks = [decide.compared(asked, match, mirrored, registered)]
+                if looks[0] is not None and self._is_promising(asked, match, looks[0]):
+                    looks.append(decide.compared_closer(asked, match, mirrored, looks[0], closer))
+                for geometry in looks:
+                    if geometry is not None:
+                        signals = decide.measure(asked, match, geometry, _UNFITTED)
+                        thresholds = _UNFITTED.thresholds
+                        kind = decide.kind_of(asked, match, geometry, signals, mirrored, 1.0, thresholds)
+                        found.append(Candidate(asked, match, mirrored, geometry, kind, same, verdict))
+        return found
+
+    def _in_turn(
+        self, perceived: Perceived, pairs: Sequence[tuple[Sighting, Sighting]], registered: decide.Registered
+    ) -> Iterator[tuple[Sighting, Sighting]]:
+        """The first of the pairs; all of both photos where one of these was `registered` meanwhile."""
+        options = Options()
+        first = pairs[: options.pairs]
+        yield from first
+        if any(one is not None for one in registered.values()):
+            others = self._seen[first[0][1].photo.photo_id].sightings
+            for query, match in itertools.product(perceived.sightings, others):
+                done = any(query is one and match is other for one, other in first)
+                if not done and decide.is_worth_comparing(query, match, registered, options.least_cosine):
+                    yield query, match
+
+    def _is_promising(self, query: Sighting, match: Sighting, geometry: Geometry) -> bool:
+        signals = decide.measure(query, match, geometry, self._calibration)
+        return decide.promising(signals, self._calibration.probability(signals))
+
+    def _crop_of(self, perceived: Perceived, sighting: Sighting, window: Box) -> bytes | None:
+        mine = sighting.photo == perceived.photo
+        return (perceived if mine else self._seen[sighting.photo.photo_id]).crops.get(window)
 
 
 def _may_be_mirrored(query: Sighting, match: Sighting) -> bool:
@@ -203,7 +241,11 @@ def _may_be_mirrored(query: Sighting, match: Sighting) -> bool:
 
 
 def _returned(
-    photo: Photo, perception: Perception, gallery: _Gallery, rng: np.random.Generator
+    photo: Photo,
+    perception: Perception,
+    gallery: _Gallery,
+    compare: _Comparison,
+    rng: np.random.Generator,
 ) -> list[Candidate]:
     """The pairs of a photo and its rephotograph, as far as the service would compare them."""
     mirror = bool(rng.random() < 0.2)
@@ -213,7 +255,7 @@ def _returned(
     pairs: Mapping[str, Sequence[tuple[Sighting, Sighting]]] = dict(gallery.near(perceived))
     return [
         candidate
-        for candidate in _compared(perceived, pairs.get(photo.name, ()), same=True)
+        for candidate in compare(perceived, pairs.get(photo.name, ()), same=True)
         if candidate.mirrored == mirror
         and _is_seen_in(candidate.query.damage, candidate.match.damage, back, candidate.match)
     ]
@@ -227,7 +269,7 @@ def _is_seen_in(query: Damage, match: Damage, back: NDArray[np.float64], photo: 
     return box is not None and box.intersection(match.box) is not None
 
 
-def _judged(a: Perceived, b: Perceived, verdict: str) -> list[Candidate]:
+def _judged(a: Perceived, b: Perceived, compare: _Comparison, verdict: str) -> list[Candidate]:
     """All pairs of damages of two photos that a person judged.
 
     Which of their damages is the same was not judged: of true pairs, those that lie on each other are taken, by the
@@ -235,7 +277,7 @@ def _judged(a: Perceived, b: Perceived, verdict: str) -> list[Candidate]:
     """
     pairs = [(query, match) for query in a.sightings for match in b.sightings]
     same = verdict in SAME
-    candidates = _compared(a, pairs, same=same, verdict=verdict)
+    candidates = compare(a, pairs, same=same, verdict=verdict)
     if same and candidates:
         mirrored = max(candidates, key=lambda pair: pair.geometry.inliers).mirrored
         candidates = [pair for pair in candidates if pair.mirrored == mirrored and _on_each_other(pair)]

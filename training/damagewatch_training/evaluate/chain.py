@@ -11,10 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from damagewatch.domain import Alert, Box, ClaimImage, PhotoRef
+from damagewatch.domain import Alert, Box, ClaimImage, PhotoRef, Reason, Refused
+from damagewatch.evidence import EvidenceStore
 from damagewatch.index import collection_name
 from damagewatch.index.edge import EdgeIndex
-from damagewatch.pipeline.intake import Seen
+from damagewatch.pipeline.closer import closer_look
+from damagewatch.pipeline.intake import Intake, Seen
 from damagewatch.pipeline.recognition import Options, Recognition
 from damagewatch.vision import decide
 from damagewatch.vision.models import Models
@@ -59,17 +61,32 @@ class Told:
 class Chain:
     """The shipped models, an index that is empty at first, and the service's own recognition between them."""
 
-    def __init__(self, models: Models, index: EdgeIndex, options: Options, threads: int) -> None:
+    def __init__(
+        self, models: Models, index: EdgeIndex, evidence: EvidenceStore, options: Options, threads: int
+    ) -> None:
         """Prepares; `open_chain` makes the parts."""
         self.models = models
-        self._perception = Perception(models)
+        self._intake = Intake(Perception(models), evidence, _nowhere)
         self._index = index
-        self._recognition = Recognition(index, models.calibration, models.versions, options)
+        self._recognition = Recognition(
+            index,
+            models.calibration,
+            models.versions,
+            options,
+            closer=closer_look(models.local_features, evidence.read),
+        )
         self._threads = threads
 
     def look(self, name: str, content: bytes) -> Perceived:
-        """All that the service sees in a photo, which is a claim of its own called `name`."""
-        return self._perception.perceive(ClaimImage(TENANT, name, name, content))
+        """All that the service sees in a photo, which is a claim of its own called `name`.
+
+        Raises:
+            Refused: The photo cannot be processed.
+        """
+        seen = self._intake(ClaimImage(TENANT, name, name, content))
+        if isinstance(seen, Refused):
+            raise seen
+        return seen.perceived
 
     def remember(self, photos: Iterable[tuple[str, Callable[[], bytes]]]) -> Iterator[PhotoRef]:
         """Looks at photos (name, and what reads its bytes) and remembers each."""
@@ -126,11 +143,18 @@ def open_chain(folder: Path, keep: Path, threads: int, options: Options | None =
     models = keeping(Models.load(folder), keep)
     embedder = models.manifest.embedder
     with TemporaryDirectory(prefix="damagewatch-evaluate-") as place:
-        index = EdgeIndex(Path(place), collection_name(embedder.name, embedder.sha256), models.dimension)
+        here = Path(place)
+        collection = collection_name(embedder.name, embedder.sha256)
+        index = EdgeIndex(here / "index", collection, models.dimension)
+        evidence = EvidenceStore(str(here / "evidence"))
         try:
-            yield Chain(models, index, options or Options(), threads)
+            yield Chain(models, index, evidence, options or Options(), threads)
         finally:
             index.close()
+
+
+def _nowhere(uri: str) -> bytes:
+    raise Refused(Reason.REFERENCE_NOT_ALLOWED, uri, "fetch")
 
 
 def wider(options: Options, times: int) -> Options:
