@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from pathlib import Path
 
 import cv2
@@ -15,12 +17,15 @@ pytest.importorskip("segmentation_models_pytorch", reason="the extra `train` is 
 from damagewatch.domain import Box  # noqa: E402
 from damagewatch_training.data.dataset import DataRefusedError  # noqa: E402
 from damagewatch_training.data.sources import Label, Photo  # noqa: E402
-from damagewatch_training.detector import grade, losses, teach  # noqa: E402
+from damagewatch_training.detector import exported, grade, losses, teach  # noqa: E402
 from damagewatch_training.detector import train as detector  # noqa: E402
 from damagewatch_training.detector.examples import Examples, Photos, label_map, splice  # noqa: E402
 from damagewatch_training.detector.network import Detector, Network  # noqa: E402
 from damagewatch_training.experiment.config import ConfigError, load  # noqa: E402
 from damagewatch_training.experiment.record import OtherExperiment  # noqa: E402
+from damagewatch_training.export.onnx import to_onnx  # noqa: E402
+
+from ..vision.models_folder import SHIPPED  # noqa: E402
 
 
 def naive(name: str, logits: list[float], target: list[float]) -> float:
@@ -313,3 +318,36 @@ def test_the_photos_head_tells_grades_apart_after_its_fit() -> None:
 def test_grades_that_hardly_occur_are_not_learned() -> None:
     assert not grade.enough(np.array([0] * 9 + [1] * 9 + [2] * 4))
     assert grade.enough(np.array([0] * 9 + [1] * 9 + [2] * 5))
+
+
+def test_an_exported_detector_is_trained_on_from_where_it_was(tmp_path: Path) -> None:
+    settings = Network(weights="none")
+    torch.manual_seed(0)
+    model = Detector(settings)
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (96, 128, 3)).astype(np.uint8) for _ in range(4)]
+    inputs = torch.randn(8, 3, 64, 64).clamp(-1, 1)
+    model.pixels.decoder.train()
+    for _ in range(20):  # norms that are not the identity
+        model(inputs)
+    folder = models_in(tmp_path, model.eval())
+    again = exported.detector(folder, settings, images)
+    with torch.inference_mode():
+        for ours, theirs in zip(model(inputs), again(inputs), strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-3)
+        for norm in again.pixels.decoder.modules():
+            if isinstance(norm, torch.nn.BatchNorm2d):
+                assert float(norm.running_var.min()) > 0
+    with pytest.raises(DataRefusedError, match="other shapes"):
+        exported.detector(folder, Network(architecture="unet", weights="none"), images)
+
+
+def models_in(folder: Path, model: Detector) -> Path:
+    """A folder of models with this detector, at 64 pixels."""
+    shutil.copytree(SHIPPED, folder / "models")
+    to_onnx(model, torch.zeros(1, 3, 64, 64), ["logits", "severity"], folder / "models" / "detector.onnx")
+    path = folder / "models" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["detector"]["input"]["size"] = 64
+    path.write_text(json.dumps(manifest))
+    return folder / "models"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import print as show
@@ -16,6 +16,9 @@ from damagewatch.cli.failure import Failure
 from damagewatch_training.cli.parameters import RUN, Changes, Data, Experiment, Run, Threads
 from damagewatch_training.data import dataset
 from damagewatch_training.experiment import config
+
+if TYPE_CHECKING:
+    from damagewatch_training.detector.network import Detector
 
 # Each command imports its own network: torch takes seconds, and the other commands and --help need none of it.
 
@@ -29,14 +32,17 @@ def train_detector(
     experiment: Experiment = None,
     changes: Changes = None,
     start: Annotated[
-        Path | None, typer.Option(help="Begin with the weights of the detector trained under this run.")
+        Path | None,
+        typer.Option(
+            help="Begin with the weights of the detector trained under this run, or in this folder of models."
+        ),
     ] = None,
     teachers: Annotated[
         list[Path] | None,
         typer.Option(
             "--teacher",
-            help="Learn too what the detector trained under this run sees in photos that nobody outlined; may be "
-            "given several times.",
+            help="Learn too what the detector trained under this run, or in this folder of models, sees in photos "
+            "that nobody outlined; may be given several times.",
         ),
     ] = None,
     threads: Threads = 2,
@@ -53,10 +59,12 @@ def train_detector(
         damagewatch-train train detector --data DATA --set network.architecture=unet --set 'losses=["tversky"]'
 
         damagewatch-train train detector --data DATA --run second --teacher runs --set taught=8
+
+        damagewatch-train train detector --data DATA --start deploy/models --teacher deploy/models --set taught=4
     """
     import torch
 
-    from damagewatch_training.detector import teach
+    from damagewatch_training.detector import exported, teach
     from damagewatch_training.detector import train as detector
     from damagewatch_training.detector.examples import gather, hash_of
 
@@ -65,12 +73,19 @@ def train_detector(
     if bool(teachers) != bool(settings.taught):
         raise Failure("--teacher and the setting taught (photos of a batch) go together: give both or none")
     examples = gather(root)
+
+    def network(folder: Path) -> Detector:
+        if not exported.is_exported(folder):
+            return detector.trained(folder / "detector")
+        shown = [photo.read() for photo in examples.outlined[: exported.SHOWN]]
+        return exported.detector(folder, settings.network, shown)
+
     if teachers:
-        learned = [detector.trained(teacher / "detector") for teacher in teachers]
+        learned = [network(teacher) for teacher in teachers]
         photos = examples.unlabelled
         maps = teach.write(learned, photos, run / "detector" / "taught")
         examples = replace(examples, maps=dict(track(maps, "taught", total=len(photos))))
-    begin = None if start is None else start / "detector"
+    begin = None if start is None else network(start)
     detector.train(examples, run / "detector", settings, hash_of(root), begin, _tell)
 
 

@@ -114,7 +114,7 @@ def train(
     folder: Path,
     settings: Settings,
     data_sha256: str = "",
-    start: Path | None = None,
+    start: Detector | None = None,
     tell: Callable[[str], None] = print,
 ) -> Detector:
     """Trains, with a checkpoint in `folder` after each epoch and every few minutes; goes on from there.
@@ -124,7 +124,7 @@ def train(
         folder: of the checkpoints, of run.json and of the pictures.
         settings: how.
         data_sha256: of the data, for run.json.
-        start: the folder of another training, whose weights this one starts from.
+        start: another network, whose weights this one starts from.
         tell: takes a line after each epoch.
 
     Returns:
@@ -153,7 +153,7 @@ def train(
     if saved := checkpoint.load(folder / CHECKPOINT):
         state.load(saved)
     elif start is not None:
-        state.begin_with(trained(start))
+        state.begin_with(start)
     if not saved and fabric.is_global_zero:
         record.write(
             folder,
