@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,6 +31,8 @@ mirrored."""
 MAX_OVERLAY_SHIFT, MIN_OVERLAY_BITS = 0.02, 17
 """Something printed over two photos, a watermark or a frame, lies at one place in both, though they differ. Of 388
 true pairs with their matches at one place none differed by more than 16 of the hashes' 64 bits."""
+CLOSER_LOOKS = 2
+"""The second sees better where both show the same: of 49 real pairs of one damage 29 alert with it, 27 without."""
 HOPELESS, HOPELESS_ALIGNMENT = 0.01, 0.5
 """Below both a closer look is not worth its 30 milliseconds: one photo in eight has a pair that is."""
 MAX_POINTS = 200
@@ -126,7 +128,7 @@ def judge(
     if not looks[0].alerts and mirrored is not None and alike:
         looks.append(_look(mirrored(query), match, calibration, True, known))
     if closer is not None and not any(look.alerts for look in looks):
-        looks += [again for look in looks if (again := _look_closer(look, match, calibration, closer))]
+        looks += [again for look in looks for again in _look_closer(look, match, calibration, closer)]
     # Who reads the match looks at the photo as it is.
     matches = [replace(look.match, query=query) for look in looks if look.match is not None]
     return most_telling(matches)
@@ -164,12 +166,16 @@ def _look(
     return _told(query, match, calibration, mirrored, compared(query, match, mirrored, known))
 
 
-def _look_closer(look: _Look, match: Sighting, calibration: Calibration, closer: Closer) -> _Look | None:
-    """The two again, as they are where they show the same; None where that is hopeless or nothing new."""
-    if look.geometry is None or not promising(look.signals, look.probability):
-        return None
-    geometry = compared_closer(look.query, match, look.mirrored, look.geometry, closer)
-    return None if geometry is None else _told(look.query, match, calibration, look.mirrored, geometry)
+def _look_closer(look: _Look, match: Sighting, calibration: Calibration, closer: Closer) -> Iterator[_Look]:
+    """The two again, as they are where they show the same, for as long as that is promising and something new."""
+    for _ in range(CLOSER_LOOKS):
+        if look.geometry is None or look.alerts or not promising(look.signals, look.probability):
+            return
+        geometry = compared_closer(look.query, match, look.mirrored, look.geometry, closer)
+        if geometry is None:
+            return
+        look = _told(look.query, match, calibration, look.mirrored, geometry)
+        yield look
 
 
 def promising(signals: Signals, probability: float) -> bool:

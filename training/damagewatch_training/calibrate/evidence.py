@@ -200,15 +200,17 @@ class _Comparison:
                 if mirrored and not _may_be_mirrored(query, match):
                     continue
                 asked = perceived.mirrored(query) if mirrored else query
-                looks = [decide.compared(asked, match, mirrored, registered)]
-                if looks[0] is not None and self._is_promising(asked, match, looks[0]):
-                    looks.append(decide.compared_closer(asked, match, mirrored, looks[0], closer))
-                for geometry in looks:
-                    if geometry is not None:
-                        signals = decide.measure(asked, match, geometry, _UNFITTED)
-                        thresholds = _UNFITTED.thresholds
-                        kind = decide.kind_of(asked, match, geometry, signals, mirrored, 1.0, thresholds)
-                        found.append(Candidate(asked, match, mirrored, geometry, kind, same, verdict))
+                geometry = decide.compared(asked, match, mirrored, registered)
+                for looks in range(decide.CLOSER_LOOKS + 1):
+                    if geometry is None:
+                        break
+                    signals = decide.measure(asked, match, geometry, _UNFITTED)
+                    thresholds = _UNFITTED.thresholds
+                    kind = decide.kind_of(asked, match, geometry, signals, mirrored, 1.0, thresholds)
+                    found.append(Candidate(asked, match, mirrored, geometry, kind, same, verdict))
+                    if looks == decide.CLOSER_LOOKS or not self._is_promising(asked, match, geometry):
+                        break
+                    geometry = decide.compared_closer(asked, match, mirrored, geometry, closer)
         return found
 
     def _in_turn(

@@ -35,7 +35,7 @@ FEWEST = 10
 PENALTY = 0.015
 """Of the regression. There are a hundred false pairs to learn from, and held back ones are told apart best by small
 coefficients. What it takes from the certainty of all, `certainty` gives back."""
-LEAST_THRESHOLD = 0.3
+LEAST_THRESHOLD = 0.5
 """No alert is less likely to be right than wrong, even where none was false. Of 160 photos photographed again one
 reached less."""
 

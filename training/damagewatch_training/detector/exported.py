@@ -31,8 +31,8 @@ def detector(folder: Path, settings: Network, images: Sequence[Image]) -> Detect
     """The detector of a folder of models as a network that answers alike, in eval mode.
 
     An export folds the batch norms into the convolutions. The decoder's are unfolded again by the statistics of
-    `images`, so that the network also answers alike while it trains; the encoder's, which training leaves alone, become
-    the identity.
+    `images`, so that the network also answers alike while it trains; the encoder's, which training leaves alone,
+    become the identity.
 
     Args:
         folder: With its manifest.
