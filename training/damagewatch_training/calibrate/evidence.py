@@ -176,7 +176,7 @@ class _Gallery:
 
 
 class _Comparison:
-    """Compares as the service does; a pair that may deserve a closer look gets one, and each look is a candidate."""
+    """Compares as the service does, closer looks included; each look is a candidate."""
 
     def __init__(self, models: Models, seen: Mapping[str, Perceived]) -> None:
         self._extractor = models.local_features
@@ -208,7 +208,7 @@ class _Comparison:
                     thresholds = _UNFITTED.thresholds
                     kind = decide.kind_of(asked, match, geometry, signals, mirrored, 1.0, thresholds)
                     found.append(Candidate(asked, match, mirrored, geometry, kind, same, verdict))
-                    if looks == decide.CLOSER_LOOKS or not self._is_promising(asked, match, geometry):
+                    if looks == decide.CLOSER_LOOKS or not self._is_open(asked, match, geometry, mirrored):
                         break
                     geometry = decide.compared_closer(asked, match, mirrored, geometry, closer)
         return found
@@ -227,9 +227,13 @@ class _Comparison:
                 if not done and decide.is_worth_comparing(query, match, registered, options.least_cosine):
                     yield query, match
 
-    def _is_promising(self, query: Sighting, match: Sighting, geometry: Geometry) -> bool:
+    def _is_open(self, query: Sighting, match: Sighting, geometry: Geometry, mirrored: bool) -> bool:
+        """Whether the service would look closer, by the calibration that the models have so far."""
         signals = decide.measure(query, match, geometry, self._calibration)
-        return decide.promising(signals, self._calibration.probability(signals))
+        probability = self._calibration.probability(signals)
+        thresholds = self._calibration.thresholds
+        alerts = decide.kind_of(query, match, geometry, signals, mirrored, probability, thresholds)
+        return alerts is None and decide.promising(signals, probability)
 
     def _crop_of(self, perceived: Perceived, sighting: Sighting, window: Box) -> bytes | None:
         mine = sighting.photo == perceived.photo

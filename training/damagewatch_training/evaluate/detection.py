@@ -20,6 +20,8 @@ from damagewatch.vision.resample import cut, fitted
 from damagewatch_training.data.sources import Photo
 
 GREY = 127
+PART, PLACES = 0.5, 5
+"""Share of the sides of a photo that its part without damage has, and how many places along each side are tried."""
 
 
 def detector(folder: Path, photos: list[Photo]) -> dict[str, float]:
@@ -28,14 +30,16 @@ def detector(folder: Path, photos: list[Photo]) -> dict[str, float]:
     Returns:
         `dice` over the pixels of all photos together; `found_at_iou_0.3`, the share of the labelled damages that a
         reported box overlaps so well; `covered`, the share of them whose centre lies in a reported box;
-        `reported_per_photo`, damages; `right`, the share of the reported boxes that touch a labelled damage.
+        `reported_per_photo`, damages; `right`, the share of the reported boxes that touch a labelled damage;
+        `false_per_undamaged`, damages reported in a part of a photo that touches no labelled one, seen as a photo of
+        its own (`undamaged`).
     """
     models = Models.load(folder)
     entry = models.manifest.detector
     size = entry.input.size
     engine = Engine((folder / entry.file).read_bytes(), (3, size, size), ("logits",))
     common = marked = reported = 0
-    found, covered, right = [], [], []
+    found, covered, right, false = [], [], [], []
     for photo in track(photos, "detecting"):
         decoded = decode(photo.path.read_bytes())
         truth = _labelled(photo, decoded)
@@ -45,6 +49,8 @@ def detector(folder: Path, photos: list[Photo]) -> dict[str, float]:
         boxes = [region.box for region in models.detector.detect(decoded)]
         reported += len(boxes)
         right += [any(box.intersection(label.box) for label in photo.labels) for box in boxes]
+        if (part := undamaged(photo, decoded)) is not None:
+            false.append(len(models.detector.detect(part)))
         for label in photo.labels:
             found.append(any(label.box.iou(box) >= 0.3 for box in boxes))
             covered.append(any(_holds(box, label.box.centre) for box in boxes))
@@ -54,7 +60,33 @@ def detector(folder: Path, photos: list[Photo]) -> dict[str, float]:
         "covered": round(float(np.mean(covered)), 4),
         "reported_per_photo": round(reported / len(photos), 2),
         "right": round(float(np.mean(right)), 4),
+        "false_per_undamaged": round(float(np.mean(false)), 3) if false else 0.0,
     }
+
+
+def undamaged(photo: Photo, decoded: Decoded) -> Decoded | None:
+    """The part of a photo, `PART` of its width and height, that lies farthest from all labelled damages, as a photo.
+
+    None where each such part touches one. What nobody labelled may be in it.
+    """
+    width, height = round(PART * decoded.width), round(PART * decoded.height)
+    best, farthest = None, 0.0
+    for y in np.linspace(0, decoded.height - height, PLACES).round().astype(int).tolist():
+        for x in np.linspace(0, decoded.width - width, PLACES).round().astype(int).tolist():
+            box = Box(x, y, x + width, y + height)
+            away = min((_distance(box, label.box) for label in photo.labels), default=np.inf)
+            if away > farthest:
+                best, farthest = box, away
+    if best is None:
+        return None
+    return Decoded(cut(decoded, best, width, height), width, height, 1.0)
+
+
+def _distance(one: Box, other: Box) -> float:
+    """Between two boxes, pixels; 0 where they touch."""
+    x = max(one.x0 - other.x1, other.x0 - one.x1, 0.0)
+    y = max(one.y0 - other.y1, other.y0 - one.y1, 0.0)
+    return float(np.hypot(x, y))
 
 
 def _holds(box: Box, point: tuple[float, float]) -> bool:
