@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from damagewatch.domain import Box, DependencyDownError
-from damagewatch.pipeline.closer import closer_look
+from damagewatch.pipeline.closer import MOST, closer_look
 from damagewatch.vision.perceive import Perceived, Perception
 
 from ..vision import pictures
@@ -64,3 +64,22 @@ def test_a_store_that_is_down_is_told() -> None:
     known = replace(perceive(2, "b").sightings[0], crop_uri="s3://crops/b.jpg")
     with pytest.raises(DependencyDownError):
         closer_look(shipped().local_features, down)(perceive(1, "a"))(known, PART, False)
+
+
+def test_a_photo_that_much_looks_like_costs_so_much_and_no_more() -> None:
+    here, there = perceive(1, "a"), perceive(2, "b")
+    known = replace(there.sightings[0], crop_uri="file:///crops/b.jpg")
+    reads: list[str] = []
+
+    def read(uri: str) -> bytes:
+        reads.append(uri)
+        return b""
+
+    look = closer_look(shipped().local_features, read)
+    closer = look(here)
+    assert all(closer(known, Box(0, 0, 200 + n, 150), False) is None for n in range(MOST + 10))
+    assert len(reads) == MOST
+    assert closer(known, Box(0, 0, 200, 150), False) is None
+    assert len(reads) == MOST
+    look(here)(known, PART, False)  # the next photo has as many
+    assert len(reads) == MOST + 1

@@ -177,3 +177,15 @@ def test_a_box_that_reaches_behind_the_camera_has_no_bounds() -> None:
     assert verify.bounds(tilted, Box(0, 0, 200, 100)) is None
     assert verify.bounds(np.eye(3), Box(1, 2, 3, 4)) == Box(1, 2, 3, 4)
     assert regions.mirrored(Box(1, 2, 3, 4), 10) == Box(7, 2, 9, 4)
+
+
+@pytest.mark.parametrize("part", [Box(0, 0, 1092, 819), Box(500, 100, 1092, 819), Box(0, 400, 600, 819)])
+def test_a_part_at_the_edge_of_a_mirrored_photo_that_was_made_smaller(part: Box) -> None:
+    """1092 pixels become 768: their edge is 768 and a hair."""
+    scene = pictures.scene(1092, 819, seed=4)
+    seen, flipped = perceive(scene, "a"), perceive(scene[:, ::-1], "b")
+    turned = close(seen)(seen.mirrored(seen.sightings[0]), part, True)
+    plain = close(flipped)(flipped.sightings[0], part, False)
+    assert turned is not None and plain is not None
+    assert verify.correlation(turned.thumbnail, plain.thumbnail) > 0.95
+    assert found_again(turned.features.points, plain.features.points) > 0.5

@@ -306,7 +306,8 @@ class Recognition:
     ) -> Decided:
         start = time.perf_counter()
         now = self._clock()
-        matches = (self._best(perceived, pairs, known) for pairs in photos)
+        closer = self._closer(perceived) if self._closer is not None else None
+        matches = (self._best(perceived, pairs, known, closer) for pairs in photos)
         alerts = tuple(self._alert(match, now) for match in matches if match is not None)
         self._observe("verify", time.perf_counter() - start)
         detections = Detections(
@@ -321,25 +322,33 @@ class Recognition:
         return Decided(detections, alerts)
 
     def _best(
-        self, perceived: Perceived, pairs: Sequence[_Pair], known: Mapping[UUID, Sighting]
+        self,
+        perceived: Perceived,
+        pairs: Sequence[_Pair],
+        known: Mapping[UUID, Sighting],
+        closer: Closer | None,
     ) -> Match | None:
         """The most telling pair of damages of two photos.
 
-        The first few pairs tell whether the photos have anything in common; if so, the others are judged too.
+        The first few pairs tell whether the photos have anything in common; if so, the others are judged too, and
+        looked at closer where none of them is an alert.
         """
         registered: decide.Registered = {}
         first = pairs[: self._options.pairs]
         matches = list(self._matches(perceived, first, known, registered))
         if any(found is not None for found in registered.values()):
-            known = self._index.complete(_damages_of(first[0].candidate))
+            theirs = self._index.complete(_damages_of(first[0].candidate))
             done = {(pair.query.damage.damage_id, pair.candidate.damage_id) for pair in first}
             others = [
                 _Pair(query, Entry(match.damage.damage_id, match.photo, match.origin), 0.0)
-                for query, match in itertools.product(perceived.sightings, known.values())
+                for query, match in itertools.product(perceived.sightings, theirs.values())
                 if (query.damage.damage_id, match.damage.damage_id) not in done
                 and decide.is_worth_comparing(query, match, registered, self._options.least_cosine)
             ]
-            matches += self._matches(perceived, others, known, registered)
+            matches += self._matches(perceived, others, theirs, registered)
+            if closer is not None and all(match.kind is AlertKind.SIMILAR_DAMAGE for match in matches):
+                pairs = [*first, *others]
+                matches += self._matches(perceived, pairs, {**known, **theirs}, registered, closer)
         return decide.most_telling(matches)
 
     def _matches(
@@ -348,8 +357,8 @@ class Recognition:
         pairs: Sequence[_Pair],
         known: Mapping[UUID, Sighting],
         registered: decide.Registered,
+        closer: Closer | None = None,
     ) -> Iterator[Match]:
-        closer = self._closer(perceived) if self._closer is not None else None
         for pair in pairs:
             candidate = known.get(pair.candidate.damage_id)
             if candidate is None:  # erased meanwhile

@@ -62,6 +62,11 @@ class CloserLook:
         )
         if mirrored:
             seen = regions.mirrored(seen, picture.width)
+        # Rounding may leave it a hair outside.
+        inside = seen.intersection(Box(0, 0, picture.width, picture.height))
+        if inside is None:
+            return None
+        seen = inside
         features = self._extractor.extract(picture, seen, mirrored)
         points = features.points / (x, y) + (window.x0, window.y0)
         thumbnail = cv2.cvtColor(cut(picture, seen, *sighting.thumbnail.shape[::-1]), cv2.COLOR_BGR2GRAY)

@@ -64,7 +64,7 @@ def measure(query: Sighting, match: Sighting, geometry: Geometry | None, calibra
 
 
 Registered = dict[tuple[bool, Box, Box], Registration | None]
-"""Of two photos: registrations by whether the query is mirrored, its window, and the match's."""
+"""Of two photos: registrations by whether the query is mirrored, its window, and the match's, or parts of these."""
 
 
 def compared(
@@ -80,7 +80,7 @@ def compared(
         mirrored: whether the query is.
         known: registrations of these two photos, to which this one is added: damages share windows.
     """
-    turned = _turned(query, match)
+    turned = query.photo.uuid > match.photo.uuid
     one, other = (match, query) if turned else (query, match)
     known = {} if known is None else known
     key = mirrored, query.window, match.window
@@ -95,7 +95,7 @@ def compared(
 
 def is_worth_comparing(query: Sighting, match: Sighting, known: Registered, least_cosine: float) -> bool:
     """Whether two damages of photos that have something in common may be one: they look alike, or share windows with
-    others that were compared, which costs nothing.
+    others that were compared, so that they are registered already.
     """
     return (False, query.window, match.window) in known or (
         float(query.embedding @ match.embedding) >= least_cosine
@@ -123,12 +123,13 @@ def judge(
     Returns:
         The match, or None where the pair is no alert.
     """
+    known = {} if known is None else known
     looks = [_look(query, match, calibration, False, known)]
     alike = float(query.embedding @ match.embedding) >= calibration.thresholds.mirrored_cosine
     if not looks[0].alerts and mirrored is not None and alike:
         looks.append(_look(mirrored(query), match, calibration, True, known))
     if closer is not None and not any(look.alerts for look in looks):
-        looks += [again for look in looks for again in _look_closer(look, match, calibration, closer)]
+        looks += [again for look in looks for again in _closer(look, match, calibration, closer, known)]
     # Who reads the match looks at the photo as it is.
     matches = [replace(look.match, query=query) for look in looks if look.match is not None]
     return most_telling(matches)
@@ -137,10 +138,6 @@ def judge(
 def most_telling(matches: Iterable[Match]) -> Match | None:
     """Of the matches between two photos the one that is told: by kind, then by probability."""
     return max(matches, key=lambda match: (_RANK[match.kind], match.probability), default=None)
-
-
-def _turned(query: Sighting, match: Sighting) -> bool:
-    return query.photo.uuid > match.photo.uuid
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,21 +158,22 @@ class _Look:
 
 
 def _look(
-    query: Sighting, match: Sighting, calibration: Calibration, mirrored: bool, known: Registered | None
+    query: Sighting, match: Sighting, calibration: Calibration, mirrored: bool, known: Registered
 ) -> _Look:
     return _told(query, match, calibration, mirrored, compared(query, match, mirrored, known))
 
 
-def _look_closer(look: _Look, match: Sighting, calibration: Calibration, closer: Closer) -> Iterator[_Look]:
-    """The two again, as they are where they show the same, for as long as that is promising and something new."""
-    for _ in range(CLOSER_LOOKS):
-        if look.geometry is None or look.alerts or not promising(look.signals, look.probability):
+def _closer(
+    look: _Look, match: Sighting, calibration: Calibration, closer: Closer, known: Registered
+) -> Iterator[_Look]:
+    """The two again, closer, for as long as that is promising."""
+    if look.geometry is None or not promising(look.signals, look.probability):
+        return
+    for geometry in closer_looks(look.query, match, look.mirrored, look.geometry, closer, known):
+        again = _told(look.query, match, calibration, look.mirrored, geometry)
+        yield again
+        if again.alerts or not promising(again.signals, again.probability):
             return
-        geometry = compared_closer(look.query, match, look.mirrored, look.geometry, closer)
-        if geometry is None:
-            return
-        look = _told(look.query, match, calibration, look.mirrored, geometry)
-        yield look
 
 
 def promising(signals: Signals, probability: float) -> bool:
@@ -183,27 +181,39 @@ def promising(signals: Signals, probability: float) -> bool:
     return probability >= HOPELESS or signals.alignment >= HOPELESS_ALIGNMENT
 
 
-def compared_closer(
-    query: Sighting, match: Sighting, mirrored: bool, geometry: Geometry, closer: Closer
-) -> Geometry | None:
-    """What both windows show, compared anew; None where it cannot be seen again or has no homography.
+def closer_looks(
+    query: Sighting,
+    match: Sighting,
+    mirrored: bool,
+    geometry: Geometry,
+    closer: Closer,
+    known: Registered | None = None,
+) -> Iterator[Geometry]:
+    """What both windows show, compared anew, and once more as what that finds they show; ends where nothing is new.
 
     Args:
         query: of the photo in hand, or its mirrored one.
         match: a candidate.
         mirrored: whether the query is.
-        geometry: what the first look found.
+        geometry: what the first look found; the overlap stays that of the windows.
         closer: sees a part of either window again.
+        known: as in `compared`.
     """
-    if _turned(query, match):  # in one order, as in `compared`
-        parts = shared(match, query, geometry.inverse())
-        parts = None if parts is None else parts[::-1]
-    else:
-        parts = shared(query, match, geometry)
-    if parts is None:
-        return None
-    one, other = closer(query, parts[0], mirrored), closer(match, parts[1], False)
-    return None if one is None or other is None else compared(one, other, mirrored)
+    before = None
+    for _ in range(CLOSER_LOOKS):
+        if query.photo.uuid > match.photo.uuid:  # in one order, as in `compared`
+            parts = shared(match, query, geometry.inverse())
+            parts = None if parts is None else parts[::-1]
+        else:
+            parts = shared(query, match, geometry)
+        if parts is None or parts == before:
+            return
+        one, other = closer(query, parts[0], mirrored), closer(match, parts[1], False)
+        found = None if one is None or other is None else compared(one, other, mirrored, known)
+        if found is None:
+            return
+        before, geometry = parts, replace(found, overlap=geometry.overlap)
+        yield geometry
 
 
 def _told(

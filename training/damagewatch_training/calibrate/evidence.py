@@ -115,8 +115,7 @@ def gather(
             candidate
             for other, pairs in gallery.near(perceived)
             if frozenset((name, other)) not in verdicts
-            for candidate in compare(perceived, pairs, same=False)
-            if candidate.geometry.inliers < SURELY_INLIERS and candidate.geometry.alignment < SURELY_ALIGNED
+            for candidate in _unless_sure(compare(perceived, pairs, same=False))
         ]
 
     pairs: list[Candidate] = []
@@ -175,6 +174,15 @@ class _Gallery:
         return [pairs[0], wholes, *(pair for pair in pairs[1:] if pair != wholes)]
 
 
+def _unless_sure(candidates: list[Candidate]) -> list[Candidate]:
+    """The looks at two photos that nobody judged; none where one of them shows that they are no negatives."""
+    sure = any(
+        one.geometry.inliers >= SURELY_INLIERS or one.geometry.alignment >= SURELY_ALIGNED
+        for one in candidates
+    )
+    return [] if sure else candidates
+
+
 class _Comparison:
     """Compares as the service does, closer looks included; each look is a candidate."""
 
@@ -201,16 +209,16 @@ class _Comparison:
                     continue
                 asked = perceived.mirrored(query) if mirrored else query
                 geometry = decide.compared(asked, match, mirrored, registered)
-                for looks in range(decide.CLOSER_LOOKS + 1):
-                    if geometry is None:
-                        break
-                    signals = decide.measure(asked, match, geometry, _UNFITTED)
+                if geometry is None:
+                    continue
+                looks = decide.closer_looks(asked, match, mirrored, geometry, closer, registered)
+                for one in itertools.chain((geometry,), looks):
+                    signals = decide.measure(asked, match, one, _UNFITTED)
                     thresholds = _UNFITTED.thresholds
-                    kind = decide.kind_of(asked, match, geometry, signals, mirrored, 1.0, thresholds)
-                    found.append(Candidate(asked, match, mirrored, geometry, kind, same, verdict))
-                    if looks == decide.CLOSER_LOOKS or not self._is_open(asked, match, geometry, mirrored):
+                    kind = decide.kind_of(asked, match, one, signals, mirrored, 1.0, thresholds)
+                    found.append(Candidate(asked, match, mirrored, one, kind, same, verdict))
+                    if not self._is_open(asked, match, one, mirrored):
                         break
-                    geometry = decide.compared_closer(asked, match, mirrored, geometry, closer)
         return found
 
     def _in_turn(
@@ -232,8 +240,8 @@ class _Comparison:
         signals = decide.measure(query, match, geometry, self._calibration)
         probability = self._calibration.probability(signals)
         thresholds = self._calibration.thresholds
-        alerts = decide.kind_of(query, match, geometry, signals, mirrored, probability, thresholds)
-        return alerts is None and decide.promising(signals, probability)
+        kind = decide.kind_of(query, match, geometry, signals, mirrored, probability, thresholds)
+        return kind in {None, AlertKind.SIMILAR_DAMAGE} and decide.promising(signals, probability)
 
     def _crop_of(self, perceived: Perceived, sighting: Sighting, window: Box) -> bytes | None:
         mine = sighting.photo == perceived.photo
@@ -276,12 +284,19 @@ def _is_seen_in(query: Damage, match: Damage, back: NDArray[np.float64], photo: 
 
 
 def _judged(a: Perceived, b: Perceived, compare: _Comparison, verdict: str) -> list[Candidate]:
-    """All pairs of damages of two photos that a person judged.
+    """Pairs of damages of two photos that a person judged.
 
     Which of their damages is the same was not judged: of true pairs, those that lie on each other are taken, by the
     better of plain and mirrored geometry.
     """
-    pairs = [(query, match) for query in a.sightings for match in b.sightings]
+    whole, *others = sorted(
+        itertools.product(a.sightings, b.sightings),
+        key=lambda pair: (
+            pair != (a.sightings[0], b.sightings[0]),
+            -float(pair[0].embedding @ pair[1].embedding),
+        ),
+    )
+    pairs = [*others[:1], whole, *others[1:]]  # as the service comes to them
     same = verdict in SAME
     candidates = compare(a, pairs, same=same, verdict=verdict)
     if same and candidates:

@@ -85,7 +85,8 @@ def train_detector(
         photos = examples.unlabelled
         maps = teach.write(learned, photos, run / "detector" / "taught")
         examples = replace(examples, maps=dict(track(maps, "taught", total=len(photos))))
-    begin = None if start is None else network(start)
+    resumed = (run / "detector" / detector.CHECKPOINT).exists()
+    begin = None if start is None or resumed else network(start)
     detector.train(examples, run / "detector", settings, hash_of(root), begin, _tell)
 
 

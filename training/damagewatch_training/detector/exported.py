@@ -56,6 +56,7 @@ def detector(folder: Path, settings: Network, images: Sequence[Image]) -> Detect
         if node.op_type in {"Conv", "Gemm", "LayerNormalization"}
     ]
     layers = list(_layers(model))
+    given = [tensors for tensors in given if tensors]  # else other kinds of weights: too few layers
     if [tuple(layer.weight.shape) for layer, _ in layers] != [tuple(weight.shape) for weight, *_ in given]:
         raise DataRefusedError(
             f"{path}: not the detector that `network` describes: its layers have other shapes"

@@ -32,7 +32,7 @@ def detector(folder: Path, photos: list[Photo]) -> dict[str, float]:
         reported box overlaps so well; `covered`, the share of them whose centre lies in a reported box;
         `reported_per_photo`, damages; `right`, the share of the reported boxes that touch a labelled damage;
         `false_per_undamaged`, damages reported in a part of a photo that touches no labelled one, seen as a photo of
-        its own (`undamaged`).
+        its own (`undamaged`), where there is such a part.
     """
     models = Models.load(folder)
     entry = models.manifest.detector
@@ -54,14 +54,14 @@ def detector(folder: Path, photos: list[Photo]) -> dict[str, float]:
         for label in photo.labels:
             found.append(any(label.box.iou(box) >= 0.3 for box in boxes))
             covered.append(any(_holds(box, label.box.centre) for box in boxes))
-    return {
+    figures = {
         "dice": round(2 * common / marked, 4),
         "found_at_iou_0.3": round(float(np.mean(found)), 4),
         "covered": round(float(np.mean(covered)), 4),
         "reported_per_photo": round(reported / len(photos), 2),
         "right": round(float(np.mean(right)), 4),
-        "false_per_undamaged": round(float(np.mean(false)), 3) if false else 0.0,
     }
+    return figures | ({"false_per_undamaged": round(float(np.mean(false)), 3)} if false else {})
 
 
 def undamaged(photo: Photo, decoded: Decoded) -> Decoded | None:
