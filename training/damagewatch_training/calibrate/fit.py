@@ -30,6 +30,8 @@ by it the pairs were chosen, and among these it tells rephotographs, which the e
 photographs. With one false pair above the threshold, 10 of 13 real ones are as well without the cosine, 6 with it."""
 PARTS = 5
 """Into which the photos are parted for the figures."""
+UNTURNED = 0.01
+"""Share of the mirrored copies that look too little alike to be turned."""
 FEWEST = 10
 """Pairs of rephotographs, and of different cars, on which the probability decides: fewer fit nothing."""
 PENALTY = 0.015
@@ -245,14 +247,14 @@ def _described(
     threshold = round(min(max(least, LEAST_THRESHOLD), 0.99), 3)
     right = _best(alert for alert in alerts if alert[0].same)
     again = [right.get(name, 0.0) for name in evidence.again]
-    cosines = [
-        float(pair.query.embedding @ pair.match.embedding)
+    cosines = {  # once for two photos, however often they were looked at
+        pair.photos: float(pair.query.embedding @ pair.match.embedding)
         for pair in evidence.pairs
         if pair.mirrored and pair.same
-    ]
+    }
     thresholds = Thresholds(
         same_damage=threshold,
-        mirrored_cosine=round(float(np.quantile(cosines, 0.02)), 3)
+        mirrored_cosine=round(float(np.quantile([*cosines.values()], UNTURNED)), 3)
         if cosines
         else Thresholds().mirrored_cosine,
     )
