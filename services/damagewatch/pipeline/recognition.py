@@ -130,7 +130,7 @@ class Recognition:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         also: DamageIndex | None = None,
         also_first: bool = False,
-        closer: Callable[[Perceived], Closer] | None = None,
+        closer: Callable[[Perceived], Closer | None] = lambda perceived: None,
     ) -> None:
         """Prepares.
 
@@ -144,8 +144,8 @@ class Recognition:
             also: another embedder's collection, that every photo is remembered in too (`Seen.also`).
             also_first: whether there before in `index`. Of two collections the next one always comes first, so that
                 who walks the other (`damagewatch.pipeline.backfill`) meets no damage that is on its way.
-            closer: for a photo in hand, what sees parts of its windows and of remembered ones again; None: nothing is
-                looked at twice.
+            closer: for a photo in hand, what sees parts of its windows and of remembered ones again; gives None where
+                nothing is looked at twice, as by default.
         """
         self._index = index
         self._calibration = calibration
@@ -216,7 +216,7 @@ class Recognition:
             if known is None or pair.alike > known.alike:
                 best[pair.candidate.damage_id] = pair
         whole = self._index.complete([pair.candidate for pair in best.values()])
-        closer = self._closer(perceived) if self._closer is not None else None
+        closer = self._closer(perceived)
         return [
             Near(
                 candidate,
@@ -306,7 +306,7 @@ class Recognition:
     ) -> Decided:
         start = time.perf_counter()
         now = self._clock()
-        closer = self._closer(perceived) if self._closer is not None else None
+        closer = self._closer(perceived)
         matches = (self._best(perceived, pairs, known, closer) for pairs in photos)
         alerts = tuple(self._alert(match, now) for match in matches if match is not None)
         self._observe("verify", time.perf_counter() - start)

@@ -23,6 +23,11 @@ from damagewatch.vision.resample import cut
 Closer = Callable[[Sighting, Box, bool], Sighting | None]
 """A sighting, perhaps as the mirrored photo would have it (True), as it is in a part of its window."""
 
+_LEAST_SHARE = 1 / 8
+"""Of the longer side of a window: of its crop a smaller part is a blur."""
+_EXACT = 1e-3
+"""Pixels: a homography and the inverse of its inverse differ by less, and must give one part."""
+
 
 class CloserLook:
     """Sees windows again, from their crops: those of a photo in hand and those that were kept are alike in it."""
@@ -95,14 +100,6 @@ def shared(query: Sighting, match: Sighting, geometry: verify.Geometry) -> tuple
     if min(shares) < _LEAST_SHARE or (on_query, on_match) == (query.window, match.window):
         return None
     return on_query, on_match
-
-
-_LEAST_SHARE = 1 / 8
-"""Of the longer side of a window: of its crop a smaller part is a blur."""
-
-
-_EXACT = 1e-3
-"""Pixels: a homography and the inverse of its inverse differ by less, and must give one part."""
 
 
 def _within(part: Box | None, window: Box) -> Box | None:

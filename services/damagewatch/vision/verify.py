@@ -314,8 +314,7 @@ def _sane(homography: Matrix, points: NDArray[np.float64]) -> bool:
     (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
     corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
     area = (x1 - x0) * (y1 - y0)
-    depth = corners @ homography[2, :2] + homography[2, 2]
-    if area <= 0 or not np.isfinite(homography).all() or (depth * depth[0] <= 0).any():
+    if area <= 0 or not np.isfinite(homography).all() or not _in_front(homography, corners):
         return False
     if abs(np.linalg.det(homography)) < 1e-9:
         return False
@@ -331,12 +330,17 @@ def _sane(homography: Matrix, points: NDArray[np.float64]) -> bool:
 def bounds(homography: Matrix, box: Box) -> Box | None:
     """The upright box around where a homography takes a box; None where part of it comes to lie behind the camera."""
     corners = np.array([[box.x0, box.y0], [box.x1, box.y0], [box.x1, box.y1], [box.x0, box.y1]], np.float32)
-    depth = corners @ homography[2, :2] + homography[2, 2]
-    if (depth * depth[0] <= 0).any():
+    if not _in_front(homography, corners):
         return None
     moved = _project(homography, corners)
     (x0, y0), (x1, y1) = moved.min(axis=0).tolist(), moved.max(axis=0).tolist()
     return Box(x0, y0, x1, y1) if np.isfinite(moved).all() else None
+
+
+def _in_front(homography: Matrix, corners: NDArray[Any]) -> bool:
+    """Whether no part of what has these corners comes to lie behind the camera."""
+    depth = corners @ homography[2, :2] + homography[2, 2]
+    return not (depth * depth[0] <= 0).any()
 
 
 def _perspective(homography: Matrix, width: int, height: int) -> float:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
@@ -20,7 +19,7 @@ from rich.progress import track
 from damagewatch.domain import AlertKind, Box, ClaimImage, Damage, DamageType, Sighting
 from damagewatch.pipeline.recognition import Options
 from damagewatch.synthesis.rephotograph import rephotograph
-from damagewatch.vision import decide
+from damagewatch.vision import decide, verify
 from damagewatch.vision.calibration import Calibration
 from damagewatch.vision.closer import CloserLook
 from damagewatch.vision.decode import Photo as Decoded
@@ -162,16 +161,17 @@ class _Gallery:
             if cosine_ >= options.least_cosine:
                 by_photo[match.photo.photo_id].append((query, match))
         chosen = list(by_photo.items())[: options.photos]
-        return [(name, self._whole_second(perceived.sightings[0], found)) for name, found in chosen]
+        whole = perceived.sightings[0]
+        return [(name, _whole_second((whole, self._whole[name]), found)) for name, found in chosen]
 
-    def _whole_second(
-        self, whole: Sighting, pairs: list[tuple[Sighting, Sighting]]
-    ) -> list[tuple[Sighting, Sighting]]:
-        """That of the whole photos in second place at the latest, as the service puts it."""
-        wholes = whole, self._whole[pairs[0][1].photo.photo_id]
-        if pairs[0] == wholes:
-            return pairs
-        return [pairs[0], wholes, *(pair for pair in pairs[1:] if pair != wholes)]
+
+def _whole_second(
+    wholes: tuple[Sighting, Sighting], pairs: list[tuple[Sighting, Sighting]]
+) -> list[tuple[Sighting, Sighting]]:
+    """That of the whole photos in second place at the latest, as the service puts it."""
+    if pairs[0] == wholes:
+        return pairs
+    return [pairs[0], wholes, *(pair for pair in pairs[1:] if pair != wholes)]
 
 
 def _unless_sure(candidates: list[Candidate]) -> list[Candidate]:
@@ -289,14 +289,11 @@ def _judged(a: Perceived, b: Perceived, compare: _Comparison, verdict: str) -> l
     Which of their damages is the same was not judged: of true pairs, those that lie on each other are taken, by the
     better of plain and mirrored geometry.
     """
-    whole, *others = sorted(
+    pairs = sorted(
         itertools.product(a.sightings, b.sightings),
-        key=lambda pair: (
-            pair != (a.sightings[0], b.sightings[0]),
-            -float(pair[0].embedding @ pair[1].embedding),
-        ),
+        key=lambda pair: -float(pair[0].embedding @ pair[1].embedding),
     )
-    pairs = [*others[:1], whole, *others[1:]]  # as the service comes to them
+    pairs = _whole_second((a.sightings[0], b.sightings[0]), pairs)
     same = verdict in SAME
     candidates = compare(a, pairs, same=same, verdict=verdict)
     if same and candidates:
@@ -308,13 +305,5 @@ def _judged(a: Perceived, b: Perceived, compare: _Comparison, verdict: str) -> l
 def _on_each_other(pair: Candidate) -> bool:
     if DamageType.WHOLE in {pair.query.damage.type, pair.match.damage.type}:
         return True
-    box = _mapped(pair.query.damage.box, pair.geometry.homography)
+    box = verify.bounds(pair.geometry.homography, pair.query.damage.box)
     return box is not None and box.intersection(pair.match.damage.box) is not None
-
-
-def _mapped(box: Box, homography: NDArray[np.float64]) -> Box | None:
-    corners = np.array([[[box.x0, box.y0], [box.x1, box.y0], [box.x1, box.y1], [box.x0, box.y1]]])
-    (x0, y0), (x1, y1) = (
-        edge(cv2.perspectiveTransform(corners, homography)[0], axis=0) for edge in (np.min, np.max)
-    )
-    return Box(float(x0), float(y0), float(x1), float(y1)) if np.isfinite([x0, y0, x1, y1]).all() else None

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
@@ -14,7 +13,8 @@ from torch import Tensor, nn
 
 from damagewatch.vision.manifest import FILE, read_manifest
 from damagewatch_training.data.dataset import DataRefusedError
-from damagewatch_training.detector.examples import Image, letterbox
+from damagewatch_training.detector import pictures
+from damagewatch_training.detector.examples import Image
 from damagewatch_training.detector.network import Detector, Network
 
 SHOWN = 24
@@ -104,10 +104,8 @@ def _unfold(model: Detector, images: Sequence[Image], size: int) -> None:
         seen[norm].append(inputs[0].transpose(0, 1).flatten(1))
 
     hooks = [norm.register_forward_pre_hook(listen) for norm in norms]
-    with torch.inference_mode():
-        for image in images:
-            pixels = np.ascontiguousarray(letterbox(image, size)[..., ::-1].transpose(2, 0, 1))
-            model(torch.from_numpy(pixels)[None].float() / 127.5 - 1)
+    for image in images:
+        pictures.probability(model, image, size)
     for hook in hooks:
         hook.remove()
     with torch.no_grad():

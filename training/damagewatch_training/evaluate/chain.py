@@ -11,13 +11,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from damagewatch.domain import Alert, Box, ClaimImage, PhotoRef, Reason, Refused
+from damagewatch.domain import Alert, Box, ClaimImage, PhotoRef, Refused
 from damagewatch.evidence import EvidenceStore
 from damagewatch.index import collection_name
 from damagewatch.index.edge import EdgeIndex
 from damagewatch.pipeline.closer import closer_look
 from damagewatch.pipeline.intake import Intake, Seen
 from damagewatch.pipeline.recognition import Options, Recognition
+from damagewatch.pipeline.references import References
 from damagewatch.vision import decide
 from damagewatch.vision.models import Models
 from damagewatch.vision.perceive import Perceived, Perception
@@ -66,7 +67,7 @@ class Chain:
     ) -> None:
         """Prepares; `open_chain` makes the parts."""
         self.models = models
-        self._intake = Intake(Perception(models), evidence, _nowhere)
+        self._intake = Intake(Perception(models), evidence, References().fetch)
         self._index = index
         self._recognition = Recognition(
             index,
@@ -151,10 +152,6 @@ def open_chain(folder: Path, keep: Path, threads: int, options: Options | None =
             yield Chain(models, index, evidence, options or Options(), threads)
         finally:
             index.close()
-
-
-def _nowhere(uri: str) -> bytes:
-    raise Refused(Reason.REFERENCE_NOT_ALLOWED, uri, "fetch")
 
 
 def wider(options: Options, times: int) -> Options:
