@@ -73,3 +73,14 @@ def test_photos_with_nothing_in_common_are_left_after_the_first_pairs() -> None:
     query = photo_with_damage("a", IMAGE, POINTS, box)
     other = photo_with_damage("b", IMAGE, sightings.features(300, seed=9), box)
     assert alerted(query, other) == []
+
+
+def test_a_damage_that_the_other_photo_was_not_found_to_have_is_looked_for_in_it() -> None:
+    whole = sightings.whole(IMAGE, POINTS)
+    embedding = np.eye(8, dtype=np.float32)[1]  # like nothing that is remembered
+    found = replace(sightings.damaged(whole, IMAGE, Box(280, 200, 360, 280)), embedding=embedding)
+    overlooked = sightings.whole(seen_from(MATRIX), sightings.moved(POINTS, MATRIX, 0.3, 0.2), "b")
+    noise = np.random.default_rng(1).integers(0, 255, (64, 64)).astype(np.uint8)
+    whole = replace(whole, thumbnail=noise)  # of the photos as a whole nothing agrees
+    assert alerted([whole], [overlooked]) == []
+    assert alerted([whole, found], [overlooked]) == [(DamageType.DENT, DamageType.WHOLE)]

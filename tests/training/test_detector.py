@@ -302,6 +302,30 @@ def test_items_repeat_for_a_seed_and_change_with_it(tmp_path: Path) -> None:
     assert (item(0) != item(1)).any()
 
 
+def test_a_part_without_damage_is_labelled_free_of_it_and_a_photo_without_such_a_part_is_shown_whole(
+    tmp_path: Path,
+) -> None:
+    half = panel(tmp_path / "half.png", 1, damaged=False)
+    half = Photo(half.name, half.path, (square(0, 30, 2),))
+    full = Photo(half.name, half.path, (square(2, 93, 2),))
+    for epoch in range(12):
+        made = Photos(
+            [half, full], {}, {}, 96, 64, (0.6, 1.6), whole=True, spliced=0.0, seed=(1, epoch), undamaged=True
+        )
+        assert (made[0][1][0] == 0).all()
+        assert (made[1][1][0] == 255).float().mean() > 0.3
+
+
+def test_a_detector_that_learns_what_is_no_damage_still_finds_damages(tmp_path: Path) -> None:
+    photos = [panel(tmp_path / f"{n}.png", n) for n in range(16)]
+    network = Network(encoder="mobilenetv3_small_050", weights="none")
+    longer = TINY | {"epochs": 10}
+    settings = detector.Settings(network=network, batch=2, undamaged=1, held_out=0.2, **longer)  # type: ignore[arg-type]
+    model = detector.train(Examples(photos), tmp_path / "run", settings, tell=lambda line: None)
+    unseen = [panel(tmp_path / f"{n}.png", n) for n in range(100, 106)]
+    assert detector.pixel_dice(model, unseen, 96) > 0.5
+
+
 def test_the_photos_head_tells_grades_apart_after_its_fit() -> None:
     model = Detector(Network(encoder="mobilenetv3_small_050", weights="none")).eval()
     rng = np.random.default_rng(0)

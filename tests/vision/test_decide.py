@@ -123,6 +123,52 @@ def test_a_damage_needs_matches_on_it() -> None:
     assert found.kind is AlertKind.SAME_DAMAGE
 
 
+FOUND_IN_BOTH = Calibration(intercept=50.0, whole=Logistic(intercept=-50.0))
+"""Finds each pair of damages probable, and no pair with a whole photo."""
+
+
+def test_a_damage_that_was_found_in_one_photo_alone_is_known_again_in_the_other() -> None:
+    matrix = homography(8, 1.1, 10, 5, 0.25)
+    image, points = seen_from(matrix), sightings.moved(POINTS, matrix, 0.3, 0.2)
+    found = sightings.damaged(QUERY, IMAGE, Box(250, 180, 390, 300))
+    overlooked = sightings.whole(image, points, "b")
+    there, back = judge(found, overlooked, FOUND_IN_BOTH), judge(overlooked, found, FOUND_IN_BOTH)
+    assert there is not None
+    assert back is not None
+    assert there.kind is back.kind is AlertKind.SAME_DAMAGE
+    assert (there.query, there.match) == (found, overlooked) == (back.match, back.query)
+    assert there.signals == back.signals
+    assert not there.signals.whole
+    assert judge(QUERY, overlooked, FOUND_IN_BOTH) is None  # found in neither
+
+
+@pytest.mark.parametrize("instead", ["another damage", "nothing in it"])
+def test_a_damage_that_is_not_at_its_place_in_the_other_photo_is_no_alert(instead: str) -> None:
+    box = Box(250, 180, 390, 300)
+    found = sightings.damaged(QUERY, IMAGE, box)
+    if instead == "another damage":
+        other = IMAGE.copy()
+        other[150:330, 220:420] = pictures.scene(200, 180, seed=5)
+        elsewhere = sightings.whole(other, POINTS, "b")
+    else:  # the photo ends left of it
+        width = 270
+        inside = POINTS.points[:, 0] < width
+        left = LocalFeatures(POINTS.points[inside], POINTS.descriptors[inside])
+        elsewhere = sightings.whole(np.ascontiguousarray(IMAGE[:, :width]), left, "b")
+    assert compared(found, elsewhere) is not None
+    assert judge(found, elsewhere, FOUND_IN_BOTH) is None
+    assert judge(elsewhere, found, FOUND_IN_BOTH) is None
+
+
+def test_a_damage_found_in_one_photo_alone_is_known_again_in_a_mirrored_one() -> None:
+    flip = np.array([[-1.0, 0, sightings.WIDTH], [0, 1, 0], [0, 0, 1]])
+    found = sightings.damaged(QUERY, IMAGE, Box(280, 200, 360, 260))
+    overlooked = sightings.whole(np.ascontiguousarray(IMAGE[:, ::-1]), sightings.moved(POINTS, flip), "b")
+    alert = judge(overlooked, found, FOUND_IN_BOTH, turned)
+    assert alert is not None
+    assert (alert.kind, alert.mirrored, alert.query) == (AlertKind.SAME_DAMAGE, True, overlooked)
+
+
 def test_matches_in_one_speck_are_no_evidence() -> None:
     box = Box(300, 225, 340, 255)
 

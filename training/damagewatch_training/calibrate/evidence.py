@@ -208,18 +208,43 @@ class _Comparison:
                 if mirrored and not _may_be_mirrored(query, match):
                     continue
                 asked = perceived.mirrored(query) if mirrored else query
-                geometry = decide.compared(asked, match, mirrored, registered)
-                if geometry is None:
-                    continue
-                looks = decide.closer_looks(asked, match, mirrored, geometry, closer, registered)
-                for one in itertools.chain((geometry,), looks):
-                    signals = decide.measure(asked, match, one, _UNFITTED)
+                looks = self._looks(asked, match, mirrored, closer, registered)
+                for one, other, geometry in looks:
+                    signals = decide.measure(one, other, geometry, _UNFITTED)
                     thresholds = _UNFITTED.thresholds
-                    kind = decide.kind_of(asked, match, one, signals, mirrored, 1.0, thresholds)
-                    found.append(Candidate(asked, match, mirrored, one, kind, same, verdict))
-                    if not self._is_open(asked, match, one, mirrored):
-                        break
+                    kind = decide.kind_of(one, other, geometry, signals, mirrored, 1.0, thresholds)
+                    found.append(Candidate(one, other, mirrored, geometry, kind, same, verdict))
         return found
+
+    def _looks(
+        self,
+        query: Sighting,
+        match: Sighting,
+        mirrored: bool,
+        closer: CloserLook,
+        registered: decide.Registered,
+    ) -> Iterator[tuple[Sighting, Sighting, Geometry]]:
+        """Each look of the service at two sightings: as they are, with the damage of one in the other, and closer."""
+        first = decide.compared(query, match, mirrored, registered)
+        if first is None:
+            return
+        looks = [(query, match, first)]
+        if (there := decide.carried(query, match, mirrored, first, registered)) is not None:
+            looks.append(there)
+        for look in looks:
+            yield look
+            if self._verdict(*look, mirrored)[0]:
+                return
+        for one, other, geometry in looks:
+            if not self._verdict(one, other, geometry, mirrored)[1]:
+                continue
+            for again in decide.closer_looks(one, other, mirrored, geometry, closer, registered):
+                yield one, other, again
+                alerts, promising = self._verdict(one, other, again, mirrored)
+                if alerts:
+                    return
+                if not promising:
+                    break
 
     def _in_turn(
         self, perceived: Perceived, pairs: Sequence[tuple[Sighting, Sighting]], registered: decide.Registered
@@ -235,13 +260,15 @@ class _Comparison:
                 if not done and decide.is_worth_comparing(query, match, registered, options.least_cosine):
                     yield query, match
 
-    def _is_open(self, query: Sighting, match: Sighting, geometry: Geometry, mirrored: bool) -> bool:
-        """Whether the service would look closer, by the calibration that the models have so far."""
+    def _verdict(
+        self, query: Sighting, match: Sighting, geometry: Geometry, mirrored: bool
+    ) -> tuple[bool, bool]:
+        """Whether the service would alert, and whether it would look closer, by the calibration so far."""
         signals = decide.measure(query, match, geometry, self._calibration)
         probability = self._calibration.probability(signals)
         thresholds = self._calibration.thresholds
         kind = decide.kind_of(query, match, geometry, signals, mirrored, probability, thresholds)
-        return kind in {None, AlertKind.SIMILAR_DAMAGE} and decide.promising(signals, probability)
+        return kind not in {None, AlertKind.SIMILAR_DAMAGE}, decide.promising(signals, probability)
 
     def _crop_of(self, perceived: Perceived, sighting: Sighting, window: Box) -> bytes | None:
         mine = sighting.photo == perceived.photo

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +30,8 @@ LONGEST = 768
 """Pixels of a crop's longer side, at most, as in the evidence that the service keeps."""
 OVERLAP = 0.3
 """IoU from which a detected damage is one that was labelled already."""
+DAMAGE_SHARES = 0.06, 0.25
+"""Least and most that the sides of a damage mostly have, of the photo's."""
 QUALITY = 95
 
 
@@ -123,11 +124,19 @@ def undamaged(
 
 
 def free_place(
-    damages: list[Box], width: int, height: int, rng: np.random.Generator, context: float = 1.0
+    damages: list[Box],
+    width: int,
+    height: int,
+    rng: np.random.Generator,
+    context: float = 1.0,
+    shares: tuple[float, float] = DAMAGE_SHARES,
 ) -> Box | None:
-    """A box of the size that damages have, whose surroundings (`context` times the box) touch none of `damages`."""
+    """A box whose surroundings (`context` times the box) touch none of `damages`; None where a few tries find none.
+
+    Its sides are between the two `shares` of the photo's; those of damages, if not given.
+    """
     for _ in range(20):
-        share = np.exp(rng.uniform(math.log(0.06), math.log(0.25), 2))
+        share = np.exp(rng.uniform(np.log(shares[0]), np.log(shares[1]), 2))
         wide, high = (share * (width, height)).tolist()
         x, y = rng.uniform(0, width - wide), rng.uniform(0, height - high)
         box = Box(x, y, x + wide, y + high)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,13 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from damagewatch_training.data import dataset, sources
+from damagewatch_training.data import crops, dataset, sources
 from damagewatch_training.data.dataset import DataRefusedError
 from damagewatch_training.data.sources import SEVERITIES, Label, Photo
 from damagewatch_training.detector.losses import UNLABELLED
 from damagewatch_training.experiment import record
 
 GREY = 127
+PARTS = 0.3, 0.7
+"""Least and most of the sides of a photo that a part without damage has."""
 
 Image = NDArray[np.uint8]
 
@@ -169,6 +172,7 @@ class Photos(Dataset[tuple[Tensor, Tensor, int]]):
         crop: side S of the items.
         scales: the least and the most of what `size` is multiplied by.
         whole: show whole photos, not crops of damages.
+        undamaged: show parts that touch no label, as if they were photos, where there are such.
         spliced: share of the photos that get damages of other photos.
         seed: all chance comes from it and the index.
     """
@@ -185,6 +189,7 @@ class Photos(Dataset[tuple[Tensor, Tensor, int]]):
         whole: bool,
         spliced: float,
         seed: tuple[int, ...],
+        undamaged: bool = False,
     ) -> None:
         self.photos = photos
         self.severity = severity
@@ -193,6 +198,7 @@ class Photos(Dataset[tuple[Tensor, Tensor, int]]):
         self.crop = crop
         self.scales = scales
         self.whole = whole
+        self.undamaged = undamaged
         self.spliced = spliced
         self.seed = seed
         self.damages = [
@@ -207,6 +213,8 @@ class Photos(Dataset[tuple[Tensor, Tensor, int]]):
         rng = np.random.default_rng([*self.seed, index])
         photo = self.photos[index].read()
         labels = self._labels(self.photos[index], *photo.shape[:2])
+        if self.undamaged:
+            photo, labels = _part_without(self.photos[index], photo, labels, rng)
         if self.damages and rng.random() < self.spliced:
             for _ in range(rng.integers(1, 3)):
                 source, label = self.damages[rng.integers(len(self.damages))]
@@ -231,6 +239,16 @@ class Photos(Dataset[tuple[Tensor, Tensor, int]]):
             raise DataRefusedError(f"{path} is no map of {photo.name}: delete it to have it made again")
         labels[..., 0] = damage
         return labels
+
+
+def _part_without(photo: Photo, image: Image, labels: Image, rng: np.random.Generator) -> tuple[Image, Image]:
+    """A part that touches no label, of the photo and of its label map; all of both where none is found."""
+    height, width = labels.shape[:2]
+    box = crops.free_place([label.box for label in photo.labels], width, height, rng, shares=PARTS)
+    if box is None:
+        return image, labels
+    part = slice(math.floor(box.y0), math.ceil(box.y1)), slice(math.floor(box.x0), math.ceil(box.x1))
+    return image[part], labels[part]
 
 
 def splice(photo: Image, labels: Image, source: Image, label: Label, rng: np.random.Generator) -> Image:

@@ -55,6 +55,8 @@ class Settings:
     batch: Positive = 8
     scales: tuple[Scale, Scale] = (0.6, 1.6)
     """Least and most of what `size` is multiplied by for a crop."""
+    undamaged: Count = 0
+    """Parts of photos without a labelled damage in a batch, seen as photos: what is no damage."""
     taught: Count = 0
     """Photos of a batch of which only teachers told the damages: see `teach`."""
     coarse: Count = 2
@@ -87,7 +89,7 @@ MAY_DIFFER = ("epochs", "patience", "pictures_every", "workers")
 def loss_of(
     pixels: Tensor, photo: Tensor, labels: Tensor, severities: Tensor, settings: Settings
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The loss of the outlined, taught, coarse and graded photos of a batch, which holds them in this order.
+    """The loss of the outlined and undamaged, taught, coarse and graded photos of a batch, in this order.
 
     Args:
         pixels: float (N, 7, h, w), logits.
@@ -96,12 +98,13 @@ def loss_of(
         severities: int64 (N,), of the graded photos.
         settings: how many there are of each.
     """
-    taught = settings.batch + settings.taught
+    labelled = settings.batch + settings.undamaged
+    taught = labelled + settings.taught
     coarse = taught + settings.coarse
     nothing = 0 * photo.sum()  # several processes want to hear of each parameter
     return (
-        losses.damage(pixels[: settings.batch], labels[: settings.batch], settings.losses),
-        losses.damage(pixels[settings.batch : taught], labels[settings.batch : taught], settings.losses)
+        losses.damage(pixels[:labelled], labels[:labelled], settings.losses),
+        losses.damage(pixels[labelled:taught], labels[labelled:taught], settings.losses)
         if settings.taught
         else nothing,
         losses.somewhere(pixels[taught:coarse, :1], labels[taught:coarse, 0]) if settings.coarse else nothing,
@@ -314,13 +317,14 @@ def _loaders(
     """
     steps = _steps(fabric, examples, settings)
     kinds = (
-        (examples.outlined, settings.batch, False, settings.spliced),
-        (examples.taught, settings.taught, False, 0.0),
-        (examples.coarse, settings.coarse, True, 0.0),
-        (examples.graded, settings.graded, True, 0.0),
+        (examples.outlined, settings.batch, False, settings.spliced, False),
+        (examples.outlined, settings.undamaged, True, 0.0, True),
+        (examples.taught, settings.taught, False, 0.0, False),
+        (examples.coarse, settings.coarse, True, 0.0, False),
+        (examples.graded, settings.graded, True, 0.0, False),
     )
     loaders = []
-    for number, (photos, count, whole, spliced) in enumerate(kinds):
+    for number, (photos, count, whole, spliced, undamaged) in enumerate(kinds):
         if count == 0:
             continue
         chance = torch.Generator().manual_seed(settings.seed * 1000 + 100 * number + epoch)
@@ -337,6 +341,7 @@ def _loaders(
             settings.scales,
             whole=whole,
             spliced=spliced,
+            undamaged=undamaged,
             seed=(settings.seed, number, epoch),
         )
         loaders.append(
