@@ -30,8 +30,8 @@ pixels that agree as those of like cars never do; or, unless mirrored, more of t
 The other side of a car is much like its mirror image: of 4 pairs of undamaged cars of one model found probable 3 were
 mirrored."""
 MIN_CARRIED_ALIGNMENT = 0.55
-"""Where the detector found the damage in one photo alone. Of 1,186 pairs of different cars that have such a pair none
-that was probable aligned by more than 0.51; 22 of 27 real pairs of one damage do, with the closer look."""
+"""Where the detector found the damage in one photo alone. Of 195 rephotographs 194 agree so well, of 1,044 pairs of
+photos of different cars 19, and none of these was probable."""
 MAX_OVERLAY_SHIFT, MIN_OVERLAY_BITS = 0.02, 17
 """Something printed over two photos, a watermark or a frame, lies at one place in both, though they differ. Of 388
 true pairs with their matches at one place none differed by more than 16 of the hashes' 64 bits."""
@@ -179,24 +179,24 @@ def _look(
 
 def _carried_look(look: _Look, calibration: Calibration, known: Registered) -> _Look | None:
     """The two as two damages, where one is a damage and the other a whole photo that shows it."""
-    if look.geometry is None:
+    if look.geometry is None or look.mirrored:  # the other side of a car is much like its mirror image
         return None
-    there = carried(look.query, look.match, look.mirrored, look.geometry, known)
-    return None if there is None else _told(*there[:2], calibration, look.mirrored, there[2])
+    there = carried(look.query, look.match, look.geometry, known)
+    return None if there is None else _told(*there[:2], calibration, False, there[2])
 
 
 def carried(
-    query: Sighting, match: Sighting, mirrored: bool, geometry: Geometry, known: Registered
+    query: Sighting, match: Sighting, geometry: Geometry, known: Registered
 ) -> tuple[Sighting, Sighting, Geometry] | None:
     """A damage, and a whole photo with that damage where the homography takes it.
 
     The detector may have overlooked in one photo what it found in the other, or have found another damage there. Its
-    place is compared as if it had been found in both; since it was not, the pixels have to agree more.
+    place is compared as if it had been found in both; since it was not, the pixels have to agree more. (By such pairs
+    alone 188 of 195 rephotographs alert, 8 of 49 real pairs of one damage, and none of 679 pairs that look alike.)
 
     Args:
-        query: of the photo in hand, or its mirrored one.
+        query: of the photo in hand, as it is.
         match: a candidate.
-        mirrored: whether the query is.
         geometry: what was found of both.
         known: as in `compared`.
 
@@ -212,7 +212,7 @@ def carried(
     other = match if of_query else _with_damage(match, query, there)
     if one is None or other is None:
         return None
-    found = compared(one, other, mirrored, known)
+    found = compared(one, other, known=known)
     return None if found is None or found.alignment < MIN_CARRIED_ALIGNMENT else (one, other, found)
 
 

@@ -229,7 +229,7 @@ class _Comparison:
         if first is None:
             return
         looks = [(query, match, first)]
-        if (there := decide.carried(query, match, mirrored, first, registered)) is not None:
+        if not mirrored and (there := decide.carried(query, match, first, registered)) is not None:
             looks.append(there)
         for look in looks:
             yield look
