@@ -104,10 +104,9 @@ def is_worth_comparing(query: Sighting, match: Sighting, known: Registered, leas
     whole photo that may show the other where it was not found (`carried`), for the photos are registered.
     """
     photos = False, Box(0, 0, query.width, query.height), Box(0, 0, match.width, match.height)
-    one_found = (query.damage.type is DamageType.WHOLE) != (match.damage.type is DamageType.WHOLE)
     return (
         (False, query.window, match.window) in known
-        or (one_found and known.get(photos) is not None)
+        or (_is_whole(query) != _is_whole(match) and known.get(photos) is not None)
         or float(query.embedding @ match.embedding) >= least_cosine
     )
 
@@ -120,8 +119,9 @@ def judge(
     known: Registered | None = None,
     closer: Closer | None = None,
 ) -> Match | None:
-    """Compares two sightings, the mirrored query where the plain one says nothing; a damage and a whole photo as two
-    damages, too; and looks closer where none of that is an alert.
+    """Compares two sightings, in as many ways as it takes to find an alert.
+
+    As they are; the query mirrored; a damage and a whole photo as two damages (`carried`); and each of these closer.
 
     Args:
         query: of the photo in hand.
@@ -140,7 +140,8 @@ def judge(
     if not looks[0].alerts and mirrored is not None and alike:
         looks.append(_look(mirrored(query), match, calibration, True, known))
     if not any(look.alerts for look in looks):
-        looks += [there for look in looks if (there := _carried_look(look, calibration, known)) is not None]
+        # Not of a mirrored query: the other side of a car is much like its mirror image.
+        looks += _carried_looks(looks[0], calibration, known)
     if closer is not None and not any(look.alerts for look in looks):
         looks += [again for look in looks for again in _closer(look, calibration, closer, known)]
     # Who reads the match looks at the photo as it is, and at what was found in it.
@@ -177,12 +178,12 @@ def _look(
     return _told(query, match, calibration, mirrored, compared(query, match, mirrored, known))
 
 
-def _carried_look(look: _Look, calibration: Calibration, known: Registered) -> _Look | None:
+def _carried_looks(look: _Look, calibration: Calibration, known: Registered) -> Iterator[_Look]:
     """The two as two damages, where one is a damage and the other a whole photo that shows it."""
-    if look.geometry is None or look.mirrored:  # the other side of a car is much like its mirror image
-        return None
-    there = carried(look.query, look.match, look.geometry, known)
-    return None if there is None else _told(*there[:2], calibration, False, there[2])
+    there = None if look.geometry is None else carried(look.query, look.match, look.geometry, known)
+    if there is not None:
+        query, match, geometry = there
+        yield _told(query, match, calibration, False, geometry)
 
 
 def carried(
@@ -204,16 +205,19 @@ def carried(
         Query and match, as given but for the damage of one, and what is found of these. None where not just one of
         them is a whole photo, where most of the place is not in it, or where the damage is not to be seen there.
     """
-    of_query, of_match = (one.damage.type is DamageType.WHOLE for one in (query, match))
-    if of_query == of_match:
+    whole = _is_whole(query)
+    if whole == _is_whole(match):
         return None
-    there, back = geometry.homography, np.asarray(np.linalg.inv(geometry.homography), np.float64)
-    one = _with_damage(query, match, back) if of_query else query
-    other = match if of_query else _with_damage(match, query, there)
+    one = _with_damage(query, match, geometry.inverse().homography) if whole else query
+    other = match if whole else _with_damage(match, query, geometry.homography)
     if one is None or other is None:
         return None
     found = compared(one, other, known=known)
     return None if found is None or found.alignment < MIN_CARRIED_ALIGNMENT else (one, other, found)
+
+
+def _is_whole(sighting: Sighting) -> bool:
+    return sighting.damage.type is DamageType.WHOLE
 
 
 def _with_damage(whole: Sighting, other: Sighting, homography: NDArray[np.float64]) -> Sighting | None:
