@@ -13,7 +13,7 @@ from damagewatch.evidence import EvidenceStore
 from damagewatch.report import write_report
 from damagewatch.settings import Settings
 from damagewatch.synthesis.expectations import Pair
-from damagewatch.vision import decide
+from damagewatch.vision import decide, looks
 from damagewatch.vision.perceive import Perception
 
 from .outcome import Outcome, read
@@ -124,7 +124,7 @@ def _misses(settings: Settings, photos: TrialSet, missed: list[Pair]) -> list[tu
             signals = max(
                 (
                     decide.measure(
-                        sighting, n.candidate, decide.compared(sighting, n.candidate), models.calibration
+                        sighting, n.candidate, looks.compared(sighting, n.candidate), models.calibration
                     )
                     for n in tried
                     for sighting in sightings

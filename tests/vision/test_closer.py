@@ -13,7 +13,7 @@ from damagewatch.domain import AlertKind, Box, Match, Sighting, Signals
 from damagewatch.vision import regions, verify
 from damagewatch.vision.calibration import Calibration
 from damagewatch.vision.closer import CloserLook, shared
-from damagewatch.vision.decide import HOPELESS, HOPELESS_ALIGNMENT, judge, promising
+from damagewatch.vision.looks import HOPELESS, HOPELESS_ALIGNMENT, Look, judge
 from damagewatch.vision.perceive import Perceived, Perception
 
 from . import pictures, sightings
@@ -127,12 +127,19 @@ def test_nobody_looks_closer_where_the_first_look_decides_or_finds_nothing() -> 
 
 
 def test_what_is_promising() -> None:
-    def aligned(by: float) -> Signals:
-        return Signals(0.5, 10, 0, 0.1, by, 0.5, 30)
+    seen = sightings.whole(IMAGE, POINTS)
+    nothing = verify.Geometry(
+        np.eye(3), np.empty((0, 4), np.float32), POINTS.descriptors[:0], 0, 0, 0, 0, 0, 0
+    )
 
-    assert promising(aligned(0.0), HOPELESS)
-    assert promising(aligned(HOPELESS_ALIGNMENT), 0.0)
-    assert not promising(aligned(HOPELESS_ALIGNMENT - 0.01), HOPELESS - 0.001)
+    def promising(alignment: float, probability: float, geometry: verify.Geometry | None = nothing) -> bool:
+        signals = Signals(0.5, 10, 0, 0.1, alignment, 0.5, 30)
+        return Look(seen, seen, (seen, seen), False, geometry, signals, probability, None).promising
+
+    assert promising(0.0, HOPELESS)
+    assert promising(HOPELESS_ALIGNMENT, 0.0)
+    assert not promising(HOPELESS_ALIGNMENT - 0.01, HOPELESS - 0.001)
+    assert not promising(1.0, 1.0, None)
 
 
 @given(

@@ -9,10 +9,10 @@ import pytest
 
 from damagewatch.domain import AlertKind, Box, DamageType, Origin, Reason, Refused
 from damagewatch.vision.calibration import Calibration
-from damagewatch.vision.decide import judge
 from damagewatch.vision.decode import decode
 from damagewatch.vision.draw import MATCH_HEIGHT, draw_damages, draw_match
 from damagewatch.vision.formats import Limits
+from damagewatch.vision.looks import judge
 from damagewatch.vision.perceive import CROP_SIDE, Perceived, Perception
 from damagewatch.vision.regions import window
 

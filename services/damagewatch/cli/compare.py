@@ -16,10 +16,7 @@ from damagewatch.cli.parameters import Json, Photo
 from damagewatch.folders import PhotoFile
 
 if TYPE_CHECKING:
-    from damagewatch.domain import Box, Match, Sighting, Signals
-    from damagewatch.vision.calibration import Calibration
-    from damagewatch.vision.features import FeatureExtractor
-    from damagewatch.vision.perceive import Perceived
+    from damagewatch.domain import Sighting
 
 
 def register(app: typer.Typer) -> None:
@@ -43,73 +40,57 @@ def compare(
 
       damagewatch compare claim-1/front.jpg claim-7/bumper.jpg --out pair.png
     """
+    from damagewatch.pipeline.recognition import Options
+    from damagewatch.vision.closer import of_photos
     from damagewatch.vision.draw import draw_match
+    from damagewatch.vision.looks import at_photos, most_telling
 
-    look = Looker()
+    looker = Looker()
     files = PhotoFile(photo, "query", photo.name), PhotoFile(other, "match", other.name)
-    one, two = look(files[0]), look(files[1])
+    one, two = looker(files[0]), looker(files[1])
     if one is None or two is None:
         raise Failure("nothing was compared")
-    thresholds = look.settings.alerting.thresholds(look.models.calibration.thresholds)
-    calibration = look.models.calibration.model_copy(update={"thresholds": thresholds})
-    match = _best_match(one, two, look.models.local_features, calibration)
-    if match is not None:
-        query, seen, signals = match.query, match.match, match.signals
-    else:
-        query, seen, signals = _most_alike(one, two, calibration)
+    thresholds = looker.settings.alerting.thresholds(looker.models.calibration.thresholds)
+    looks = at_photos(
+        list(itertools.product(one.sightings, two.sightings)),  # as if the search had named them all
+        one.sightings,
+        lambda: two.sightings,
+        looker.models.calibration.model_copy(update={"thresholds": thresholds}),
+        Options().least_cosine,
+        one.mirrored,
+        of_photos(looker.models.local_features, one, two),
+    )
+    match = most_telling(look.found for look in looks if look.found is not None)
+    likeliest = max(looks, key=lambda look: look.probability)
+    query, remembered = (match.query, match.match) if match else likeliest.shown
+    judged = match or likeliest
     told = {
         "kind": match.kind.value if match else None,
-        "probability": round(match.probability if match else calibration.probability(signals), 6),
-        "mirrored": bool(match and match.mirrored),
-        "signals": asdict(signals),
+        "probability": round(judged.probability, 6),
+        "mirrored": judged.mirrored,
+        "signals": asdict(judged.signals),
         "query": _side(query, photo),
-        "match": _side(seen, other),
+        "match": _side(remembered, other),
     }
     if json:
         output.json_line(told)
     else:
         rows = [("verdict", told["kind"] or "no alert"), ("probability", told["probability"])]
-        rows += [("mirrored", "yes" if told["mirrored"] else "no"), *asdict(signals).items()]
-        rows += [("query", f"{query.damage.type} in {photo}"), ("match", f"{seen.damage.type} in {other}")]
+        rows += [("mirrored", "yes" if told["mirrored"] else "no"), *asdict(judged.signals).items()]
+        rows += [
+            ("query", f"{query.damage.type} in {photo}"),
+            ("match", f"{remembered.damage.type} in {other}"),
+        ]
         output.table(
             ("what", "value"),
             [(name, f"{value:.4g}" if isinstance(value, float) else value) for name, value in rows],
         )
     if out is not None:
-        pixels = look.pixels(files[0]), look.pixels(files[1])
+        pixels = looker.pixels(files[0]), looker.pixels(files[1])
         assert pixels[0] is not None
         assert pixels[1] is not None
-        save_picture(out, draw_match(pixels[0], pixels[1], query, seen, match.points if match else ()))
+        save_picture(out, draw_match(pixels[0], pixels[1], query, remembered, match.points if match else ()))
         output.note(f"drawn in {out}")
-
-
-def _best_match(
-    one: Perceived, two: Perceived, extractor: FeatureExtractor, calibration: Calibration
-) -> Match | None:
-    from damagewatch.vision.closer import CloserLook
-    from damagewatch.vision.decide import judge, most_telling
-
-    def crop_of(sighting: Sighting, window: Box) -> bytes:
-        return (one if sighting.photo == one.photo else two).crops[window]
-
-    closer = CloserLook(extractor, crop_of)
-    return most_telling(
-        match
-        for query, candidate in itertools.product(one.sightings, two.sightings)
-        if (match := judge(query, candidate, calibration, one.mirrored, closer=closer)) is not None
-    )
-
-
-def _most_alike(
-    one: Perceived, two: Perceived, calibration: Calibration
-) -> tuple[Sighting, Sighting, Signals]:
-    from damagewatch.vision.decide import compared, measure
-
-    pairs = [
-        (query, candidate, measure(query, candidate, compared(query, candidate), calibration))
-        for query, candidate in itertools.product(one.sightings, two.sightings)
-    ]
-    return max(pairs, key=lambda pair: calibration.probability(pair[2]))
 
 
 def _side(sighting: Sighting, photo: Path) -> dict[str, object]:

@@ -12,10 +12,9 @@ and a worker that lost the partition cannot commit (`Positions` is dropped with 
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -24,9 +23,7 @@ from uuid import UUID
 
 from damagewatch.domain import (
     Alert,
-    AlertKind,
     AlertSide,
-    DamageType,
     Detections,
     Match,
     Origin,
@@ -36,7 +33,7 @@ from damagewatch.domain import (
 )
 from damagewatch.index.interface import Candidate, Copy, DamageIndex, Entry
 from damagewatch.pipeline.intake import Seen
-from damagewatch.vision import decide
+from damagewatch.vision import looks
 from damagewatch.vision.calibration import Calibration
 from damagewatch.vision.closer import Closer
 from damagewatch.vision.detect import MAX_DAMAGES
@@ -221,7 +218,7 @@ class Recognition:
             Near(
                 candidate,
                 float(pair.query.embedding @ candidate.embedding),
-                decide.judge(pair.query, candidate, self._calibration, perceived.mirrored, closer=closer),
+                looks.judge(pair.query, candidate, self._calibration, perceived.mirrored, closer=closer),
             )
             for pair in sorted(best.values(), key=lambda pair: -pair.alike)
             if (candidate := whole.get(pair.candidate.damage_id)) is not None
@@ -328,47 +325,26 @@ class Recognition:
         known: Mapping[UUID, Sighting],
         closer: Closer | None,
     ) -> Match | None:
-        """The most telling pair of damages of two photos.
-
-        The first few pairs tell whether the photos have anything in common; if so, the others are judged too, and
-        looked at closer where none of them is an alert.
-        """
-        registered: decide.Registered = {}
-        first = pairs[: self._options.pairs]
-        matches = list(self._matches(perceived, first, known, registered))
-        if any(found is not None for found in registered.values()):
-            theirs = self._index.complete(_damages_of(first[0].candidate))
-            done = {(pair.query.damage.damage_id, pair.candidate.damage_id) for pair in first}
-            others = [
-                _Pair(query, Entry(match.damage.damage_id, match.photo, match.origin), 0.0)
-                for query, match in itertools.product(perceived.sightings, theirs.values())
-                if (query.damage.damage_id, match.damage.damage_id) not in done
-                and decide.is_worth_comparing(query, match, registered, self._options.least_cosine)
-            ]
-            matches += self._matches(perceived, others, theirs, registered)
-            if closer is not None and all(match.kind is AlertKind.SIMILAR_DAMAGE for match in matches):
-                pairs = [*first, *others]
-                matches += self._matches(perceived, pairs, {**known, **theirs}, registered, closer)
-        return decide.most_telling(matches)
-
-    def _matches(
-        self,
-        perceived: Perceived,
-        pairs: Sequence[_Pair],
-        known: Mapping[UUID, Sighting],
-        registered: decide.Registered,
-        closer: Closer | None = None,
-    ) -> Iterator[Match]:
-        for pair in pairs:
-            candidate = known.get(pair.candidate.damage_id)
-            if candidate is None:  # erased meanwhile
-                continue
-            # A mirrored photo is found as a whole; to turn every damage as well costs an inference each.
-            whole = pair.query.damage.type is DamageType.WHOLE
-            mirrored = perceived.mirrored if whole else None
-            match = decide.judge(pair.query, candidate, self._calibration, mirrored, registered, closer)
-            if match and (match.kind is not AlertKind.SIMILAR_DAMAGE or self._options.similar_damage):
-                yield match
+        """The most telling pair of damages of two photos."""
+        other = pairs[0].candidate
+        seen = looks.at_photos(
+            [
+                (pair.query, known[pair.candidate.damage_id])
+                for pair in pairs[: self._options.pairs]
+                if pair.candidate.damage_id in known  # not erased meanwhile
+            ],
+            perceived.sightings,
+            lambda: self._index.complete(_damages_of(other)).values(),
+            self._calibration,
+            self._options.least_cosine,
+            perceived.mirrored,
+            closer,
+        )
+        return looks.most_telling(
+            look.found
+            for look in seen
+            if look.found is not None and (look.alerts or self._options.similar_damage)
+        )
 
     def _alert(self, match: Match, now: datetime) -> Alert:
         return Alert(

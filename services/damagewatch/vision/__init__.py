@@ -1,6 +1,6 @@
 """What is seen in a photo, and whether two damages are one: pure functions of pixels and values, no I/O.
 
-decode -> detect -> regions -> embed, features -> `perceive`; two sightings -> verify -> decide.
+decode -> detect -> regions -> embed, features -> `perceive`; two photos -> looks -> verify, decide.
 Images are numpy uint8 (height, width, 3) in OpenCV's order, BGR.
 """
 

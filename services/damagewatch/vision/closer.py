@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -19,6 +20,9 @@ from damagewatch.vision import regions, verify
 from damagewatch.vision.decode import decode
 from damagewatch.vision.features import FeatureExtractor
 from damagewatch.vision.resample import cut
+
+if TYPE_CHECKING:
+    from damagewatch.vision.perceive import Perceived
 
 Closer = Callable[[Sighting, Box, bool], Sighting | None]
 """A sighting, perhaps as the mirrored photo would have it (True), as it is in a part of its window."""
@@ -83,6 +87,12 @@ class CloserLook:
             features=replace(features, points=points.astype(np.float32)),
             thumbnail=np.asarray(thumbnail, np.uint8),
         )
+
+
+def of_photos(extractor: FeatureExtractor, *photos: Perceived) -> CloserLook:
+    """Sees the windows of photos at hand again."""
+    crops = {perceived.photo: perceived.crops for perceived in photos}
+    return CloserLook(extractor, lambda sighting, window: crops[sighting.photo].get(window))
 
 
 def shared(query: Sighting, match: Sighting, geometry: verify.Geometry) -> tuple[Box, Box] | None:

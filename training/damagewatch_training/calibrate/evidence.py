@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from damagewatch.domain import AlertKind, Box, ClaimImage, Damage, DamageType, Sighting
+from damagewatch.domain import AlertKind, ClaimImage, Damage, DamageType, Sighting
 from damagewatch.pipeline.recognition import Options
 from damagewatch.synthesis.rephotograph import rephotograph
-from damagewatch.vision import decide, verify
+from damagewatch.vision import closer, decide, looks, verify
 from damagewatch.vision.calibration import Calibration
-from damagewatch.vision.closer import CloserLook
 from damagewatch.vision.decode import Photo as Decoded
 from damagewatch.vision.models import Models
 from damagewatch.vision.perceive import Perceived, Perception
@@ -184,11 +182,17 @@ def _unless_sure(candidates: list[Candidate]) -> list[Candidate]:
 
 
 class _Comparison:
-    """Compares as the service does, closer looks included; each look is a candidate."""
+    """Compares two photos as the service does; each look that found a geometry is a candidate.
+
+    But closer looks are not counted, and mirrored queries are tried as by default: from how alike they have to be is
+    fitted here, too.
+    """
 
     def __init__(self, models: Models, seen: Mapping[str, Perceived]) -> None:
         self._extractor = models.local_features
-        self._calibration = models.calibration
+        by_default = {"mirrored_cosine": _UNFITTED.thresholds.mirrored_cosine}
+        thresholds = models.calibration.thresholds.model_copy(update=by_default)
+        self._calibration = models.calibration.model_copy(update={"thresholds": thresholds})
         self._seen = seen
 
     def __call__(
@@ -199,86 +203,32 @@ class _Comparison:
         same: bool,
         verdict: str | None = None,
     ) -> list[Candidate]:
-        """The pairs of two photos on which there is a geometry, as the service would come to them."""
-        registered = decide.Registered()
-        closer = CloserLook(self._extractor, partial(self._crop_of, perceived))
-        found = []
-        for query, match in self._in_turn(perceived, pairs, registered):
-            for mirrored in (False, True):
-                if mirrored and not _may_be_mirrored(query, match):
-                    continue
-                asked = perceived.mirrored(query) if mirrored else query
-                looks = self._looks(asked, match, mirrored, closer, registered)
-                for one, other, geometry in looks:
-                    signals = decide.measure(one, other, geometry, _UNFITTED)
-                    thresholds = _UNFITTED.thresholds
-                    kind = decide.kind_of(one, other, geometry, signals, mirrored, 1.0, thresholds)
-                    found.append(Candidate(one, other, mirrored, geometry, kind, same, verdict))
-        return found
-
-    def _looks(
-        self,
-        query: Sighting,
-        match: Sighting,
-        mirrored: bool,
-        closer: CloserLook,
-        registered: decide.Registered,
-    ) -> Iterator[tuple[Sighting, Sighting, Geometry]]:
-        """Each look of the service at two sightings: as they are, with the damage of one in the other, and closer."""
-        first = decide.compared(query, match, mirrored, registered)
-        if first is None:
-            return
-        looks = [(query, match, first)]
-        if not mirrored and (there := decide.carried(query, match, first, registered)) is not None:
-            looks.append(there)
-        for look in looks:
-            yield look
-            if self._verdict(*look, mirrored)[0]:
-                return
-        for one, other, geometry in looks:
-            if not self._verdict(one, other, geometry, mirrored)[1]:
-                continue
-            for again in decide.closer_looks(one, other, mirrored, geometry, closer, registered):
-                yield one, other, again
-                alerts, promising = self._verdict(one, other, again, mirrored)
-                if alerts:
-                    return
-                if not promising:
-                    break
-
-    def _in_turn(
-        self, perceived: Perceived, pairs: Sequence[tuple[Sighting, Sighting]], registered: decide.Registered
-    ) -> Iterator[tuple[Sighting, Sighting]]:
-        """The first of the pairs; all of both photos where one of these was `registered` meanwhile."""
+        """The looks at two photos, of which `pairs` are damages, the most alike first; by the calibration so far."""
+        if not pairs:
+            return []
         options = Options()
-        first = pairs[: options.pairs]
-        yield from first
-        if any(one is not None for one in registered.values()):
-            others = self._seen[first[0][1].photo.photo_id].sightings
-            for query, match in itertools.product(perceived.sightings, others):
-                done = any(query is one and match is other for one, other in first)
-                if not done and decide.is_worth_comparing(query, match, registered, options.least_cosine):
-                    yield query, match
-
-    def _verdict(
-        self, query: Sighting, match: Sighting, geometry: Geometry, mirrored: bool
-    ) -> tuple[bool, bool]:
-        """Whether the service would alert, and whether it would look closer, by the calibration so far."""
-        signals = decide.measure(query, match, geometry, self._calibration)
-        probability = self._calibration.probability(signals)
-        thresholds = self._calibration.thresholds
-        kind = decide.kind_of(query, match, geometry, signals, mirrored, probability, thresholds)
-        return kind not in {None, AlertKind.SIMILAR_DAMAGE}, decide.promising(signals, probability)
-
-    def _crop_of(self, perceived: Perceived, sighting: Sighting, window: Box) -> bytes | None:
-        mine = sighting.photo == perceived.photo
-        return (perceived if mine else self._seen[sighting.photo.photo_id]).crops.get(window)
+        other = self._seen[pairs[0][1].photo.photo_id]
+        return [
+            Candidate(look.query, look.match, look.mirrored, look.geometry, _kind(look), same, verdict)
+            for look in looks.at_photos(
+                pairs[: options.pairs],
+                perceived.sightings,
+                lambda: other.sightings,
+                self._calibration,
+                options.least_cosine,
+                perceived.mirrored,
+                closer.of_photos(self._extractor, perceived, other),
+            )
+            if look.geometry is not None
+        ]
 
 
-def _may_be_mirrored(query: Sighting, match: Sighting) -> bool:
-    """Whether the service would try the mirrored query: of whole photos that look alike."""
-    alike = float(query.embedding @ match.embedding) >= _UNFITTED.thresholds.mirrored_cosine
-    return alike and query.damage.type is DamageType.WHOLE
+def _kind(look: looks.Look) -> AlertKind | None:
+    """What the pair would be if any probability were enough."""
+    signals = decide.measure(look.query, look.match, look.geometry, _UNFITTED)
+    return decide.kind_of(
+        look.query, look.match, look.geometry, signals, look.mirrored, 1.0, _UNFITTED.thresholds
+    )
 
 
 def _returned(
@@ -313,8 +263,8 @@ def _is_seen_in(query: Damage, match: Damage, back: NDArray[np.float64], photo: 
 def _judged(a: Perceived, b: Perceived, compare: _Comparison, verdict: str) -> list[Candidate]:
     """Pairs of damages of two photos that a person judged.
 
-    Which of their damages is the same was not judged: of true pairs, those that lie on each other are taken, by the
-    better of plain and mirrored geometry.
+    Which of their damages is the same was not judged: of true pairs, those that lie on each other are taken; by the
+    mirrored geometry of what was judged to be mirrored, else by the better of plain and mirrored.
     """
     pairs = sorted(
         itertools.product(a.sightings, b.sightings),
@@ -324,7 +274,8 @@ def _judged(a: Perceived, b: Perceived, compare: _Comparison, verdict: str) -> l
     same = verdict in SAME
     candidates = compare(a, pairs, same=same, verdict=verdict)
     if same and candidates:
-        mirrored = max(candidates, key=lambda pair: pair.geometry.inliers).mirrored
+        better = max(candidates, key=lambda pair: pair.geometry.inliers)
+        mirrored = verdict == "mirror" or better.mirrored
         candidates = [pair for pair in candidates if pair.mirrored == mirrored and _on_each_other(pair)]
     return candidates
 

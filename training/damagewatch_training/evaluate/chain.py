@@ -19,7 +19,7 @@ from damagewatch.pipeline.closer import closer_look
 from damagewatch.pipeline.intake import Intake, Seen
 from damagewatch.pipeline.recognition import Options, Recognition
 from damagewatch.pipeline.references import References
-from damagewatch.vision import decide
+from damagewatch.vision import looks
 from damagewatch.vision.models import Models
 from damagewatch.vision.perceive import Perceived, Perception
 from damagewatch_training.data.sources import Photo
@@ -123,7 +123,7 @@ class Chain:
         for query in asking.sightings:
             turned = asking.mirrored(query) if mirrored else query
             for match in original.sightings:
-                if decide.compared(turned, match, mirrored) is not None:
+                if looks.compared(turned, match, mirrored) is not None:
                     return "judgement"
         return "geometry"
 

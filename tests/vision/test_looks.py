@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from damagewatch.domain import AlertKind, Box, LocalFeatures, Match, Sighting, Signals
+from damagewatch.domain import AlertKind, Box, DamageType, LocalFeatures, Match, Sighting, Signals
 from damagewatch.vision.calibration import FEATURES, Calibration, Logistic, Thresholds, features
-from damagewatch.vision.decide import compared, judge, most_telling
 from damagewatch.vision.distinctness import Distinctness
+from damagewatch.vision.looks import at_photos, compared, judge, most_telling
 from damagewatch.vision.verify import mirrored
 
 from . import pictures, sightings
@@ -123,6 +123,7 @@ def test_a_damage_needs_matches_on_it() -> None:
     assert found.kind is AlertKind.SAME_DAMAGE
 
 
+NEVER_PROBABLE = Calibration(intercept=-50.0, whole=Logistic(intercept=-50.0))
 FOUND_IN_BOTH = Calibration(intercept=50.0, whole=Logistic(intercept=-50.0))
 """Finds each pair of damages probable, and no pair with a whole photo."""
 
@@ -167,6 +168,48 @@ def test_a_damage_found_in_one_photo_alone_is_not_looked_for_in_a_mirrored_one()
     overlooked = sightings.whole(np.ascontiguousarray(IMAGE[:, ::-1]), sightings.moved(POINTS, flip), "b")
     assert judge(overlooked, found, CREDULOUS, turned) is not None
     assert judge(overlooked, found, FOUND_IN_BOTH, turned) is None
+
+
+def test_which_damages_are_compared_does_not_depend_on_what_comes_of_others() -> None:
+    """A damage whose window is the photo must not profit from that of the whole photo, compared before it."""
+    matrix = homography(8, 1.1, 10, 5, 0.25)
+    image, points = seen_from(matrix), sightings.moved(POINTS, matrix, 0.3, 0.2)
+    other = sightings.whole(image, points, "b")
+    large = unlike(replace(sightings.damaged(QUERY, IMAGE, Box(20, 20, 620, 460)), window=QUERY.window))
+    small = replace(sightings.damaged(other, image, Box(300, 220, 360, 280)), embedding=-large.embedding)
+    compared_pairs = {
+        tuple(sighting.damage.type for sighting in look.shown)
+        for look in at_photos(
+            [(QUERY, other)], (QUERY, large), lambda: (other, small), NEVER_PROBABLE, least_cosine=0.5
+        )
+    }
+    whole, dent = DamageType.WHOLE, DamageType.DENT
+    assert compared_pairs == {(whole, whole), (whole, dent), (dent, whole)}
+
+
+def test_two_photos_are_looked_at_closer_only_where_none_of_their_damages_is_an_alert() -> None:
+    matrix = homography(8, 1.1, 10, 5, 0.25)
+    image, points = seen_from(matrix), sightings.moved(POINTS, matrix, 0.3, 0.2)
+    other = sightings.whole(image, points, "b")
+    damages = [sightings.damaged(QUERY, IMAGE, Box(250, 180, 390, 300))]
+    theirs = [sightings.damaged(other, image, Box(240, 170, 400, 310))]
+    asked = []
+
+    def closer(sighting: Sighting, part: Box, mirrored: bool) -> None:
+        asked.append((sighting, part, mirrored))
+
+    def alerts(calibration: Calibration) -> list[bool]:
+        pairs = [(QUERY, other)]
+        queries, matches = (QUERY, *damages), (other, *theirs)
+        looks = at_photos(pairs, queries, lambda: matches, calibration, 0.5, closer=closer)
+        return [look.alerts for look in looks]
+
+    assert any(alerts(FOUND_IN_BOTH))
+    assert not asked
+    hopeful = Calibration(intercept=0.0, coefficients=(0.0,) * 8, whole=Logistic(intercept=-50.0))
+    thresholds = hopeful.thresholds.model_copy(update={"same_damage": 0.9})
+    assert not any(alerts(hopeful.model_copy(update={"thresholds": thresholds})))
+    assert asked
 
 
 def test_matches_in_one_speck_are_no_evidence() -> None:
