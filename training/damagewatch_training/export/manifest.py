@@ -49,7 +49,7 @@ PARTS_OF_MANIFEST: dict[str, dict[str, Any]] = {
         "input": {"mean": [0.5] * 3, "std": [0.5] * 3},
         "classes": {"type": ["scratch", "dent", "broken"], "severity": ["minor", "moderate", "severe"]},
         "thresholds": {"damage": 0.5, "min_area": 0.0002},
-        "data": [POLYGONS, IMAGENET],
+        "data": [POLYGONS, PARTS, SEVERITY, IMAGENET],
         "notes": "Channels: damage (sigmoid), three types (softmax), three severities (softmax).",
     },
     "embedder": {
