@@ -78,7 +78,7 @@ class Settings:
     average: Share = 0.99
     workers: Count = 1
     """Processes that prepare each kind of photos."""
-    precision: launch.Precision = "bf16-mixed"
+    precision: launch.Precision = "auto"
     seed: int = 1
 
 

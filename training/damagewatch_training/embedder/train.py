@@ -102,7 +102,7 @@ class Settings:
     """Share of the identities that is not trained on: they tell which epoch is the best, and when to stop."""
     patience: Count = 4
     """Stops after so many epochs without a better mAP on the identities held out; 0: never."""
-    precision: launch.Precision = "bf16-mixed"
+    precision: launch.Precision = "auto"
     seed: int = 1
 
     def __post_init__(self) -> None:
