@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from damagewatch_training.experiment import config, launch, record
+from damagewatch_training.experiment import config, record
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,23 +99,3 @@ def test_the_hash_of_data_depends_on_names_and_contents_not_on_order(tmp_path: P
     assert first != record.data_sha256({"one": two, "two": one})
     two.write_text("3")
     assert first != record.data_sha256([one, two])
-
-
-@pytest.mark.parametrize(("gpu", "chosen"), [(True, "bf16-mixed"), (False, "32-true")])
-def test_bfloat16_is_for_gpus_unless_it_is_asked_for(
-    gpu: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[object] = []
-
-    class Recorder:
-        def __init__(self, **options: object) -> None:
-            made.append(options["precision"])
-
-        def launch(self) -> None: ...
-
-    monkeypatch.setattr(launch, "Fabric", Recorder)
-    monkeypatch.setattr(launch.torch.cuda, "is_available", lambda: gpu)
-    launch.fabric()
-    launch.fabric("bf16-mixed")
-    launch.fabric("32-true")
-    assert made == [chosen, "bf16-mixed", "32-true"]
