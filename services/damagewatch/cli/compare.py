@@ -60,7 +60,7 @@ def compare(
         one.mirrored,
         of_photos(looker.models.local_features, one, two),
     )
-    match = most_telling(look.found for look in looks if look.found is not None)
+    match = most_telling(look.found for look in looks)
     likeliest = max(looks, key=lambda look: look.probability)
     query, remembered = (match.query, match.match) if match else likeliest.shown
     judged = match or likeliest

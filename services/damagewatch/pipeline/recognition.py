@@ -340,11 +340,7 @@ class Recognition:
             perceived.mirrored,
             closer,
         )
-        return looks.most_telling(
-            look.found
-            for look in seen
-            if look.found is not None and (look.alerts or self._options.similar_damage)
-        )
+        return looks.most_telling(look.found for look in seen if look.alerts or self._options.similar_damage)
 
     def _alert(self, match: Match, now: datetime) -> Alert:
         return Alert(

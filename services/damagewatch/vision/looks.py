@@ -135,11 +135,12 @@ def judge(
     known: Registered = {}
     looks = _looks(query, match, calibration, mirrored, known)
     looks += _closer_looks(looks, calibration, closer, known)
-    return most_telling(look.found for look in looks if look.found is not None)
+    return most_telling(look.found for look in looks)
 
 
-def most_telling(matches: Iterable[Match]) -> Match | None:
+def most_telling(found: Iterable[Match | None]) -> Match | None:
     """Of the matches between two photos the one that is told: by kind, then by probability."""
+    matches = [match for match in found if match is not None]
     return max(matches, key=lambda match: (_RANK[match.kind], match.probability), default=None)
 
 
