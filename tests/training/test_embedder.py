@@ -233,7 +233,7 @@ BACKBONES = [*osnet.VARIANTS, *ALIASES, "resnet18", "resnet50", "resnet101", "ef
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_networks_give_unit_vectors(backbone: str) -> None:
-    model = Embedder(Network(backbone, "gem", 32)).eval()
+    model = Embedder(Network(backbone, "gem", 32, weights="none")).eval()
     with torch.inference_mode():
         out = model(torch.rand(2, 3, 64, 64))
     assert out.shape == (2, 32)
@@ -260,7 +260,7 @@ def test_osnet_has_the_size_of_the_paper() -> None:
 @pytest.mark.parametrize("backbone", ["osnet_x9", "no_such_net", "vit_tiny_patch16_224"])
 def test_a_backbone_that_does_not_fit_is_refused_by_name(backbone: str) -> None:
     with pytest.raises(ValueError, match=backbone):
-        Embedder(Network(backbone))
+        Embedder(Network(backbone, weights="none"))
 
 
 def test_frozen_statistics_stay_while_the_network_trains() -> None:

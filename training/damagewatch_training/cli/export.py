@@ -56,7 +56,7 @@ def export_embedder(
 ) -> None:
     """The embedder of a training."""
     from damagewatch_training.embedder import train as embedder
-    from damagewatch_training.embedder.network import MEAN, STD
+    from damagewatch_training.experiment.imagenet import MEAN, STD
     from damagewatch_training.export import subjects
 
     learned, val = _examples(root, photos, "outlined")

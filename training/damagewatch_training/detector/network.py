@@ -53,11 +53,14 @@ class Detector(nn.Module):
         """Builds the network.
 
         Raises:
-            ConfigError: more stages are to be frozen than the encoder has.
+            ConfigError: there is no such encoder, its weights cannot be had, or more stages are to be frozen than
+                it has.
         """
         super().__init__()
         self.settings = settings
-        self.pixels = _pixels(settings)
+        self.colours = imagenet.Colours(settings.encoder)
+        with imagenet.making(settings.encoder, "network.encoder"):
+            self.pixels = _pixels(settings)
         imagenet.load_carried(self.encoder, settings.encoder, settings.weights)
         if settings.norm == "group":
             _replace(self, nn.BatchNorm2d, lambda norm: _group_norm(norm.num_features))
@@ -77,13 +80,13 @@ class Detector(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the pixels and of the photo."""
-        features = self.encoder(images)
+        features = self.encoder(self.colours(images))
         pixels = self.pixels.segmentation_head(self.pixels.decoder(features))
         return pixels, self.photo(_pooled(features))
 
     def pooled(self, images: Tensor) -> Tensor:
         """What the photo's head sees: the mean of each channel of the two deepest maps, float (N, D)."""
-        return _pooled(self.encoder(images))
+        return _pooled(self.encoder(self.colours(images)))
 
     def train(self, mode: bool = True) -> Detector:
         """As of any module, but statistics that are frozen stay so: `requires_grad` alone would let them move."""
@@ -99,7 +102,7 @@ def _pooled(features: list[Tensor]) -> Tensor:
 
 def _pixels(settings: Network) -> nn.Module:
     name = f"tu-{settings.encoder}"
-    weights = "imagenet" if imagenet.downloads(settings.encoder, settings.weights) else None
+    weights = True if imagenet.downloads(settings.encoder, settings.weights) else None
     if settings.architecture == "unet":
         return smp.Unet(
             name, encoder_weights=weights, decoder_channels=(128, 64, 32, 16, 16), classes=CHANNELS

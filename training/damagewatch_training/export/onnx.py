@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -32,16 +33,21 @@ def to_onnx(model: nn.Module, example: Tensor, outputs: list[str], path: Path) -
     """
     model = model.float().eval().to(memory_format=torch.contiguous_format)
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.onnx.export(
-        model,
-        (example,),
-        str(path),
-        input_names=["image"],
-        output_names=outputs,
-        dynamic_axes={name: {0: "batch"} for name in ["image", *outputs]},
-        opset_version=OPSET,
-        dynamo=False,
-    )
+    with warnings.catch_warnings():
+        # XFeat's and OSNet-AIN's instance norms keep no statistics: they are the same in training and in use.
+        warnings.filterwarnings(
+            "ignore", "ONNX export mode is set to TrainingMode.EVAL, but operator 'instance_norm'"
+        )
+        torch.onnx.export(
+            model,
+            (example,),
+            str(path),
+            input_names=["image"],
+            output_names=outputs,
+            dynamic_axes={name: {0: "batch"} for name in ["image", *outputs]},
+            opset_version=OPSET,
+            dynamo=False,
+        )
     onnx.checker.check_model(str(path))
     cosine = min(parity(model, path, tuple(example.shape[1:]), batch) for batch in (1, 3))
     if cosine < PARITY:

@@ -34,11 +34,14 @@ class Grader(nn.Module):
         """Builds the network.
 
         Raises:
-            ConfigError: more stages are to be frozen than the backbone has.
+            ConfigError: there is no such backbone, its weights cannot be had, or more stages are to be frozen than
+                it has.
         """
         super().__init__()
         download = imagenet.downloads(settings.backbone, settings.weights)
-        self.backbone = timm.create_model(settings.backbone, pretrained=download, num_classes=0)
+        self.colours = imagenet.Colours(settings.backbone)
+        with imagenet.making(settings.backbone, "network.backbone"):
+            self.backbone = timm.create_model(settings.backbone, pretrained=download, num_classes=0)
         imagenet.load_carried(self.backbone, settings.backbone, settings.weights)
         # Of what is pooled: some backbones have a layer behind it, which `num_features` does not count.
         width = getattr(self.backbone, "head_hidden_size", self.backbone.num_features)
@@ -48,7 +51,7 @@ class Grader(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits."""
-        logits: Tensor = self.head(self.backbone(images))
+        logits: Tensor = self.head(self.backbone(self.colours(images)))
         return logits
 
     def train(self, mode: bool = True) -> Grader:
