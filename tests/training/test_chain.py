@@ -110,6 +110,19 @@ def test_an_alert_counts_once_the_other_photo_came(seed: int) -> None:
     assert found == stream.Draw(photos=5, returns=1, right=1, false=1)
 
 
+@given(st.integers(1, 40), st.floats(0.01, 1), st.integers(0, 9))
+def test_every_draw_has_the_returns_that_the_rate_wants(count: int, rate: float, seed: int) -> None:
+    photos = tuple(f"p{i}" for i in range(40))
+    wanted = stream.returns_wanted(count, rate)
+    asked = stream.Asked(photos, {name: f"again {name}" for name in photos[:wanted]}, {}, {})
+    drawn = stream.draw(asked, count, rate, np.random.default_rng(seed))
+    assert (drawn.returns, drawn.photos) == (wanted, count + wanted)
+    assert stream.figures([drawn])["recall"] == 0
+    few = asked.without({photos[0]})
+    with pytest.raises(DataRefusedError, match=f"{wanted} of {count} photos"):
+        stream.draw(few, count, rate, np.random.default_rng(seed))
+
+
 def test_a_return_that_names_another_photo_is_a_false_alert() -> None:
     assert drawn({}) == stream.Draw(5, 1, 0, 0)
     later = [drawn({"again": [told("again", "p3")]}, seed) for seed in range(20)]

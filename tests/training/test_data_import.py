@@ -191,6 +191,116 @@ def test_links_in_folders_of_claims_are_not_followed_out(tmp_path: Path) -> None
     assert report.counts == {Trouble.PHOTO_OUTSIDE: 1}
 
 
+@pytest.mark.parametrize(
+    "counts",
+    [
+        [2**63 - 1, 2**63 - 1, 9602],  # of which the sum, in 64 bits, is that of the mask
+        [2**64, 1],
+        [9601],
+        [-1, 9601],
+        "0" * 9700,
+    ],
+)
+def test_run_lengths_that_do_not_fill_their_mask_are_told_and_nothing_is_written(
+    tmp_path: Path, counts: object
+) -> None:
+    photo(tmp_path / "a.jpg")
+    labels = coco_file(tmp_path, [TRIANGLE])
+    content = json.loads(labels.read_text())
+    content["annotations"].append(
+        {"id": 9, "image_id": 1, "category_id": 3, "segmentation": {"size": [80, 120], "counts": counts}}
+    )
+    labels.write_text(json.dumps(content))
+    data, report = from_coco(tmp_path, labels, tmp_path / "data")
+    assert len(data.damages) == 1
+    assert report.counts == {Trouble.ENTRY_BROKEN: 1}
+
+
+def test_a_scratch_one_pixel_wide_is_its_box_and_an_empty_mask_is_told(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    labels = coco_file(tmp_path, [TRIANGLE])
+    content = json.loads(labels.read_text())
+    line = {"size": [80, 120], "counts": [10 * 80 + 5, 60, 9600 - 10 * 80 - 65]}
+    empty = {"size": [80, 120], "counts": [9600]}
+    content["annotations"] = [
+        {"id": 1, "image_id": 1, "category_id": 3, "segmentation": line, "bbox": [10, 5, 4, 60]},
+        {"id": 2, "image_id": 1, "category_id": 3, "segmentation": empty},
+    ]
+    labels.write_text(json.dumps(content))
+    data, report = from_coco(tmp_path, labels, tmp_path / "data")
+    assert [damage.box for damage in data.damages] == [(10, 5, 14, 65)]
+    assert report.counts == {Trouble.POLYGON_SMALL: 1}
+
+
+@pytest.mark.parametrize(
+    ("image", "annotation", "category"),
+    [
+        ({"file_name": "x" * 304 + ".jpg"}, {}, "dent"),
+        ({"width": 4 * 10**400, "height": 3}, {}, "dent"),
+        ({"width": 12 * 10**30, "height": 8 * 10**30}, {}, "dent"),
+        ({"width": 60, "height": 40}, {"segmentation": [], "bbox": [1e308, 1e308, 1e308, 1e308]}, "dent"),
+        ({}, {}, "door " * 200),
+    ],
+)
+def test_one_absurd_entry_keeps_no_other_photo_out(
+    tmp_path: Path, image: dict[str, object], annotation: dict[str, object], category: str
+) -> None:
+    photo(tmp_path / "a.jpg")
+    photo(tmp_path / "b.jpg", seed=1)
+    labels = coco_file(tmp_path, [TRIANGLE], name="b.jpg")
+    content = json.loads(labels.read_text())
+    content["images"].append({"id": 2, "file_name": "a.jpg", "width": 120, "height": 80} | image)
+    content["categories"].append({"id": 4, "name": category})
+    content["annotations"].append(
+        {"id": 9, "image_id": 2, "category_id": 4, "segmentation": [TRIANGLE], "bbox": [0, 0, 9, 9]}
+        | annotation
+    )
+    labels.write_text(json.dumps(content))
+    data, _ = from_coco(tmp_path, labels, tmp_path / "data")
+    assert "b.jpg" in {one.name for one in dataset.load(tmp_path / "data").photos}
+    assert "b.jpg" in {one.photo for one in data.damages}
+
+
+def test_an_import_that_broke_off_leaves_no_half_of_a_photo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = photo(tmp_path / "a.jpg")
+
+    class Stopped(Exception):
+        pass
+
+    def stop(self: Path, content: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(content[:300])
+        raise Stopped
+
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(Path, "write_bytes", stop)
+        taken([Found("x", path)], tmp_path / "data")
+    data, _ = taken([Found("x", path)], tmp_path / "data")
+    assert (tmp_path / "data" / data.photos[0].file).read_bytes() == path.read_bytes()
+
+
+def test_names_in_another_encoding_are_taken_and_shown_as_far_as_they_can_be(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg").rename(tmp_path / "Sto\udfdfstange.jpg".replace("\udfdf", "\udcdf"))
+    (tmp_path / "classes.txt").write_text("scratch\n")
+    report = Report()
+    data = take_all(yolo.read(tmp_path, report), Intake(tmp_path / "data", report))
+    assert [one.name for one in data.photos] == ["Sto?stange.jpg"]
+    assert not report.counts
+
+
+def test_classes_in_yaml_that_unpack_without_end_are_no_words(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 12))
+    (tmp_path / "data.yaml").write_text(f"l0: &l0 [x]\n{levels}names: [dent, *l11]\n")
+    (tmp_path / "a.txt").write_text("0 0.1 0.1 0.5 0.1 0.5 0.5\n1 0.1 0.1 0.5 0.1 0.5 0.5\n")
+    report = Report()
+    data = take_all(yolo.read(tmp_path, report), Intake(tmp_path / "data", report))
+    assert [damage.type for damage in data.damages] == ["dent"]
+    assert report.counts == {Trouble.CLASS_UNKNOWN: 1}
+
+
 def test_yolo_polygons_boxes_and_splits(tmp_path: Path) -> None:
     photo(tmp_path / "images" / "valid" / "a.jpg")
     (tmp_path / "labels" / "valid").mkdir(parents=True)
@@ -291,7 +401,10 @@ def test_a_clipped_polygon_lies_inside_and_covers_what_it_covered_there(
     if not outlines.crosses_itself(polygon):
         differing = (canvas[inner] > 0) != (frame[inner] > 0)
         # Lines that are cut off begin elsewhere, so that single pixels beside them differ.
-        assert cv2.erode(differing.astype(np.uint8), np.ones((4, 4))).sum() == 0
+        blocks = cv2.erode(
+            differing.astype(np.uint8), np.ones((4, 4)), borderType=cv2.BORDER_CONSTANT, borderValue=0
+        )
+        assert blocks.sum() == 0
 
 
 def test_crossing_polygons_are_told_from_simple_ones() -> None:
@@ -405,6 +518,20 @@ def test_a_table_of_labels_ties_queries_to_references(tmp_path: Path) -> None:
     shown = {damage.photo: damage.damage for damage in data.damages}
     assert shown["query/00001.png"] == shown["gallery/00005.png"] != shown["query/00002.png"]
     assert report.counts == {Trouble.PAIR_UNKNOWN: 2}
+
+
+def test_a_table_may_say_that_two_do_not_belong_together(tmp_path: Path) -> None:
+    for number, name in enumerate(("q/1.png", "r/1.png", "r/2.png")):
+        photo(tmp_path / name, seed=number)
+    words = f"query,reference,verdict\n1,1,same\n1,2,diff\n1,2,{'x' * 400}\n"
+    (tmp_path / "labels.csv").write_text(words)
+    report = Report()
+    found, pairs = tables.labels(tmp_path / "labels.csv", tmp_path / "q", tmp_path / "r", report)
+    data = take_all(found, Intake(tmp_path / "data", report), pairs)
+    shown = {damage.photo: damage.damage for damage in data.damages}
+    assert shown == {"query/1.png": "gallery/1.png", "gallery/1.png": "gallery/1.png"}
+    assert [pair.verdict for pair in data.pairs] == ["same", "diff"]
+    assert report.counts == {Trouble.ENTRY_BROKEN: 1}
 
 
 def test_judged_pairs_must_name_known_photos_and_verdicts(tmp_path: Path) -> None:

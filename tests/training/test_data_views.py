@@ -185,6 +185,29 @@ def test_the_same_seed_makes_the_same_views_and_what_is_there_is_left(data: Data
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "one" / "photos").iterdir()} == before
 
 
+def test_more_views_leave_those_that_are_there_with_their_labels(data: Dataset, tmp_path: Path) -> None:
+    one = second_views.make(data, tmp_path / "one", second_views.Plan(count=1), workers=1)
+    plan = second_views.Plan(count=2, seed=2, strength=2.0)
+    grown = second_views.make(data, tmp_path / "one", plan, workers=1)
+    first = {photo.name: photo.sha256 for photo in one.photos}
+    assert {photo.name: photo.sha256 for photo in grown.photos if photo.name in first} == first
+    assert [damage for damage in grown.damages if damage.photo in first] == list(one.damages)
+    assert any(photo.name.endswith("~2") for photo in grown.photos)
+
+
+def test_other_photos_of_a_name_and_another_split_are_refused(data: Dataset, tmp_path: Path) -> None:
+    plan = second_views.Plan(count=1)
+    second_views.make(data, tmp_path / "grown", plan, workers=1)
+    content = cv2.imencode(".png", picture(9))[1].tobytes()
+    found = [Found("p0.png", content, "c0", regions=(Labelled((POLYGON,), "minor-dent"),))]
+    other = take_all(found, Intake(tmp_path / "other", Report(), split="train"))
+    with pytest.raises(DataRefusedError, match=r"another photo is called 'p0\.png'"):
+        second_views.make(other, tmp_path / "grown", plan, workers=1)
+    again = replace(data, photos=tuple(p.model_copy(update={"split": "val"}) for p in data.photos))
+    with pytest.raises(DataRefusedError, match="was split again"):
+        second_views.make(again, tmp_path / "grown", plan, workers=1)
+
+
 def test_a_damage_that_something_hides_is_not_labelled(data: Dataset) -> None:
     rng = np.random.default_rng(0)
     view = rephotograph_under(picture(0), rng, strength=0.2)
@@ -206,7 +229,9 @@ def test_spliced_damages_are_where_they_are_said_to_be(data: Dataset, tmp_path: 
         assert made is not None and place is not None
         (new,) = [d for d in grown.damages if d.photo == photo.name and d.physical == f"{photo.name}#1"]
         assert new.type == "dent"
-        # The old damage is still there, and the new one touches it nowhere.
+        # The old damage is still there, known to be the same, and the new one touches it nowhere.
+        place_of = {d.physical for d in grown.damages if d.photo == photo.attributes[dataset.MADE_ONTO]}
+        assert {d.physical for d in grown.damages if d.photo == photo.name} - {new.physical} == place_of
         assert sum(d.photo == photo.name for d in grown.damages) == 2
         assert new.area.intersection(Box(150, 95, 200, 140)) is None
         change = np.abs(made.astype(float) - place).sum(2)

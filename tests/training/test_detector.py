@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,11 +16,14 @@ torch = pytest.importorskip("torch", reason="the extra `train` (PyTorch) is not 
 pytest.importorskip("segmentation_models_pytorch", reason="the extra `train` is not installed")
 
 from damagewatch.domain import Box  # noqa: E402
-from damagewatch_training.data.dataset import DataRefusedError  # noqa: E402
+from damagewatch_training.data.dataset import MADE_FROM, MADE_ONTO, DataRefusedError  # noqa: E402
+from damagewatch_training.data.importers.found import Found, Region  # noqa: E402
+from damagewatch_training.data.intake import Intake, take_all  # noqa: E402
+from damagewatch_training.data.report import Report  # noqa: E402
 from damagewatch_training.data.sources import Label, Photo  # noqa: E402
 from damagewatch_training.detector import exported, grade, losses, teach  # noqa: E402
 from damagewatch_training.detector import train as detector  # noqa: E402
-from damagewatch_training.detector.examples import Examples, Photos, label_map, splice  # noqa: E402
+from damagewatch_training.detector.examples import Examples, Photos, gather, label_map, splice  # noqa: E402
 from damagewatch_training.detector.network import Detector, Network  # noqa: E402
 from damagewatch_training.experiment.config import ConfigError, load  # noqa: E402
 from damagewatch_training.experiment.record import OtherExperiment  # noqa: E402
@@ -200,6 +204,105 @@ def test_a_training_that_was_stopped_ends_where_one_that_was_not_ends(tmp_path: 
     with pytest.raises(OtherExperiment, match="rate"):
         other = detector.Settings(network=network, batch=2, **TINY | {"rate": 1.0})  # type: ignore[arg-type]
         detector.train(Examples(photos), tmp_path / "b", other)
+
+
+def test_a_training_that_was_stopped_within_an_epoch_draws_what_it_would_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = [panel(tmp_path / f"{n}.png", n) for n in range(8)]
+    network = Network(encoder="mobilenetv3_small_050", weights="none")  # its head drops some
+    whole = detector.Settings(network=network, batch=2, **TINY | {"epochs": 1})  # type: ignore[arg-type]
+    straight = detector.train(Examples(photos), tmp_path / "a", whole, tell=lambda line: None)
+
+    class Stopped(Exception):
+        pass
+
+    saved = detector.checkpoint.save
+
+    def stop(path: Path, state: dict[str, object]) -> None:
+        saved(path, state)
+        if state["steps"] == 2:
+            raise Stopped
+
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(detector, "CHECKPOINT_SECONDS", 0.0)
+        patched.setattr(detector.checkpoint, "save", stop)
+        detector.train(Examples(photos), tmp_path / "b", whole, tell=lambda line: None)
+    resumed = detector.train(Examples(photos), tmp_path / "b", whole, tell=lambda line: None)
+    for a, b in zip(straight.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_nothing_that_is_held_out_is_trained_on_in_another_shape(tmp_path: Path) -> None:
+    photos = [panel(tmp_path / f"{n}.png", n) for n in range(40)]
+    views = [Photo(f"{n}.png~1", tmp_path / f"{n}.png", photos[n].labels) for n in range(40)]
+    spliced = [Photo(f"splice-{n}", tmp_path / f"{n}.png", photos[n].labels) for n in range(39)]
+    shows = {f"splice-{n}": frozenset({f"{n}.png", f"{n + 1}.png"}) for n in range(39)}
+    everything = [*photos, *views, *spliced]
+    kept, held_out = Examples(everything, graded=everything, shows=shows).split(0.2)
+
+    def shown(photo: Photo) -> frozenset[str]:
+        return shows.get(photo.name, frozenset({photo.name.partition("~")[0]}))
+
+    away = {name for photo in held_out for name in shown(photo)}
+    assert 2 <= len(away) <= 16
+    for photo in [*kept.outlined, *kept.coarse, *kept.graded]:
+        assert not shown(photo) & away
+    left = {photo.name for photo in [*kept.outlined, *held_out]}
+    assert {photo.name for photo in [*photos, *views]} <= left  # only what shows both is left out
+
+
+def test_what_photos_show_follows_claims_and_what_they_were_made_of(tmp_path: Path) -> None:
+    found = []
+    for n in range(4):
+        coarse = np.random.default_rng(n).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / f"{n}.png"), cv2.resize(coarse, (120, 80), interpolation=cv2.INTER_CUBIC))
+        region = Region((np.array([[10.0, 10], [60, 10], [60, 50]]),), "minor-dent")
+        found.append(Found(f"{n}.png", tmp_path / f"{n}.png", "one" if n < 2 else f"c{n}", regions=(region,)))
+    data = take_all(found, Intake(tmp_path / "data", Report(), split="train"))
+    made = data.photos[0].model_copy(
+        update={"name": "splice-1", "claim": "", "attributes": {MADE_FROM: "1.png", MADE_ONTO: "2.png"}}
+    )
+    view = made.model_copy(update={"name": "splice-1~1", "attributes": {MADE_FROM: "splice-1"}})
+    replace(data, photos=(*data.photos, made, view)).save()
+    shows = gather(tmp_path / "data").shows
+    assert shows["0.png"] == shows["1.png"] != shows["2.png"] != shows["3.png"]
+    assert shows["splice-1"] == shows["splice-1~1"] == shows["1.png"] | shows["2.png"]
+
+
+def test_a_made_photo_parts_no_damage_from_itself_and_places_elsewhere_count(tmp_path: Path) -> None:
+    for n in range(3):
+        coarse = np.random.default_rng(n).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / f"{n}.png"), cv2.resize(coarse, (120, 80), interpolation=cv2.INTER_CUBIC))
+    region = Region((np.array([[10.0, 10], [60, 10], [60, 50]]),), "minor-dent", damage="d")
+    found = [Found(f"{n}.png", tmp_path / f"{n}.png", f"c{n}", regions=(region,)) for n in range(2)]
+    found.append(Found("2.png", tmp_path / "2.png", "c2"))
+    data = take_all(found, Intake(tmp_path / "data", Report(), split="train"))
+    one, two = data.damages
+    view = data.photos[0].model_copy(update={"name": "0.png~1", "attributes": {MADE_FROM: "0.png"}})
+    spliced = [
+        view.model_copy(
+            update={"name": f"s{n}", "attributes": {MADE_FROM: f"{n}.png", MADE_ONTO: "elsewhere"}}
+        )
+        for n in (0, 2)
+    ]
+    between = one.model_copy(update={"id": "0.png~1#1", "photo": "0.png~1"})
+    replace(data, photos=(*data.photos, view, *spliced), damages=(one, between, two)).save()
+    shows = gather(tmp_path / "data").shows
+    assert shows["0.png"] == shows["1.png"] == shows["0.png~1"] != shows["2.png"]
+    assert shows["s0"] & shows["s2"] == {"elsewhere"}
+
+
+def test_a_split_that_takes_the_only_coarse_photo_trains_without(tmp_path: Path) -> None:
+    photos = [panel(tmp_path / f"{n}.png", n) for n in range(12)]
+    shows = {"coarse": frozenset({photo.name for photo in photos})}
+    examples = Examples(photos, coarse=[replace(photos[0], name="coarse")], shows=shows)
+    assert examples.split(0.2)[1]
+    network = Network(encoder="mobilenetv3_small_050", weights="none")
+    settings = detector.Settings(  # type: ignore[arg-type]
+        network=network, batch=2, held_out=0.2, **TINY | {"coarse": 1, "epochs": 1}
+    )
+    detector.train(examples, tmp_path / "run", settings, tell=lambda line: None)
 
 
 class Reddish(torch.nn.Module):

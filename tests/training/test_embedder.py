@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import os
@@ -263,6 +264,23 @@ def test_a_backbone_that_does_not_fit_is_refused_by_name(backbone: str) -> None:
         Embedder(Network(backbone, weights="none"))
 
 
+def test_channels_are_found_where_they_come_last() -> None:
+    model = Embedder(Network("sequencer2d_s", dimension=8, weights="none")).eval()
+    for size in (64, 96):
+        assert model(torch.rand(1, 3, size, size)).shape == (1, 8)
+
+
+def test_a_backbone_that_keeps_what_it_computed_can_be_averaged() -> None:
+    model = Embedder(Network("efficientvit_m0", dimension=8, weights="none"))
+    copy.deepcopy(model)
+
+
+def test_all_that_is_trained_takes_part() -> None:
+    model = Embedder(Network("mobilenetv3_small_050", dimension=8, weights="none")).train()
+    model(torch.rand(2, 3, 64, 64)).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
+
+
 def test_frozen_statistics_stay_while_the_network_trains() -> None:
     model = Embedder(Network("efficientnet_lite0", norm="frozen", dimension=16)).train()
     before = {name: value.clone() for name, value in model.features.named_buffers()}
@@ -337,6 +355,12 @@ def test_training_learns_and_leaves_a_record_and_a_model(tmp_path: Path) -> None
     assert model(torch.rand(1, 3, 32, 32)).shape == (1, 8)
     with pytest.raises(record.OtherExperiment, match="identities was 4"):
         train.train(examples, tmp_path / "run", config.load(None, [*SMALL, "identities=5"], train.Settings))
+    # Another one starts from its weights before the whitening.
+    later = config.load(None, [*SMALL, "epochs=1"], train.Settings)
+    train.train(examples, tmp_path / "later", later, start=tmp_path / "run", tell=lambda line: None)
+    other = config.load(None, [*SMALL, "network.dimension=24"], train.Settings)
+    with pytest.raises(config.ConfigError, match="--start holds another network"):
+        train.train(examples, tmp_path / "other", other, start=tmp_path / "run")
 
 
 RUN = """
@@ -383,6 +407,7 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         ("sizes=[[0.5, 64]]", "end with 1.0"),
         ("sizes=[[0.9, 64], [0.5, 96], [1.0, 96]]", "must rise"),
         ("metric={name='arcface', memory=9}", "metric.memory"),
+        ("metric={name='contrastive', memory=9}", "less than one batch"),
         ("whiten={name='learned', dimension=600}", "whiten.dimension"),
         ("metric.name=smooth", "metric.name"),
     ):

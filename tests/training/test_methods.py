@@ -54,8 +54,12 @@ def test_perceptual_hash_as_features(task: Task, tmp_path: Path) -> None:
 
 def test_features_are_kept_for_the_same_model_and_pictures(task: Task, tmp_path: Path) -> None:
     first = features("phash", task, tmp_path / "kept")
-    (tmp_path / "a.png").unlink()
+    (kept,) = (tmp_path / "kept").iterdir()
+    before = kept.stat().st_mtime_ns
     assert (features("phash", task, tmp_path / "kept") == first).all()
+    assert kept.stat().st_mtime_ns == before
+    (tmp_path / "a.png").write_bytes((tmp_path / "b.png").read_bytes())  # another picture of the same name
+    assert not (features("phash", task, tmp_path / "kept") == first).all()
 
 
 def test_named_features_in_any_order_and_of_any_length(task: Task, tmp_path: Path) -> None:
@@ -74,6 +78,10 @@ def test_features_that_do_not_fit_are_refused(task: Task, tmp_path: Path) -> Non
     np.save(tmp_path / "short.npy", np.ones((3, 4)))
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
     (tmp_path / "text.npz").write_text("no numbers")
+    np.savez(tmp_path / "words.npz", name=np.array(["a"], object), x=np.ones((1, 4)))
+    (tmp_path / "empty.npz").touch()
+    (tmp_path / "empty.npy").touch()
+    (tmp_path / "broken.npz").write_bytes((tmp_path / "few.npz").read_bytes()[:-30])
     np.save(tmp_path / "nan.npy", np.full((5, 2), np.nan))
     for name, told in (
         ("few.npz", "4 of 5 items are missing"),
@@ -81,6 +89,10 @@ def test_features_that_do_not_fit_are_refused(task: Task, tmp_path: Path) -> Non
         ("short.npy", "2 rows for the queries"),
         ("objects.npy", "cannot load|numpy can load"),
         ("text.npz", "numpy can load"),
+        ("words.npz", "cannot be read"),
+        ("empty.npz", "numpy can load"),
+        ("empty.npy", "numpy can load"),
+        ("broken.npz", "numpy can load"),
         ("nan.npy", "finite"),
         ("missing.onnx", "no such file"),
         ("missing.npz", "no such file"),

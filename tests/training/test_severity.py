@@ -68,6 +68,13 @@ def test_a_missing_grade_is_refused(tmp_path: Path) -> None:
         severity.train(examples, tmp_path / "run", settings(batch=2))
 
 
+def test_a_backbone_that_takes_one_size_alone_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    network = Network(backbone="vit_tiny_patch16_224", weights="none")
+    with pytest.raises(ConfigError, match=r"network\.backbone: 'vit_tiny_patch16_224' cannot be used: .*224"):
+        severity.train(graded(tmp_path, 12), tmp_path / "run", settings(network=network))
+    assert not (tmp_path / "run").exists()
+
+
 def test_rates_out_of_range_are_refused() -> None:
     for override in ("rate=0", "rate=1e9", "backbone_rate=-1e-4", "weight_decay=-0.1"):
         with pytest.raises(ConfigError, match=override.partition("=")[0]):

@@ -1,10 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import pytest
 
-from damagewatch.domain import Box
-from damagewatch_training.data.dataset import DamageEntry, Dataset, PhotoEntry
+from damagewatch.domain import Box, Refused
+from damagewatch_training.data.dataset import MADE_FROM, DamageEntry, Dataset, PairEntry, PhotoEntry
 from damagewatch_training.data.sources import Label, Pair, Photo
 from damagewatch_training.evaluate import task
 from damagewatch_training.evaluate.task import Task, TaskRefusedError
@@ -132,12 +133,13 @@ def dataset(folder: Path, *regions: tuple[str, str, str | None]) -> Dataset:
     names = sorted({photo for _, photo, _ in regions})
     for seed, name in enumerate(names):
         picture(folder / f"{name}.png", seed, 320, 240)
-    entry = {"sha256": "0" * 64, "width": 320, "height": 240, "hashes": ("0" * 16, "0" * 16)}
+    entry = {"width": 320, "height": 240, "hashes": ("0" * 16, "0" * 16)}
     photos = [
         PhotoEntry.model_validate(
             {"name": n, "file": f"{n}.png", "split": "train" if n == "x" else "val", **entry}
+            | {"sha256": f"{seed:064x}"}
         )
-        for n in names
+        for seed, n in enumerate(names)
     ]
     damages = [DamageEntry(id=i, photo=p, box=(40, 40, 90, 80), damage=d) for i, p, d in regions]
     return Dataset(folder, tuple(photos), tuple(damages))
@@ -164,6 +166,35 @@ def test_damages_of_which_there_are_several_photos(tmp_path: Path) -> None:
         task.real(dataset(tmp_path, ("1", "a", "dent"), ("2", "a", "dent")))
     with pytest.raises(TaskRefusedError, match="on two photos"):
         task.real(Dataset(tmp_path))
+
+
+def test_copies_and_photos_that_were_made_are_no_second_photos(tmp_path: Path) -> None:
+    made = dataset(tmp_path, ("1", "a", "dent"), ("2", "b", "dent"), ("3", "c", "dent"), ("4", "d", "dent"))
+    a, b, c, *others = made.photos
+    photos = (a, b, c.model_copy(update={"attributes": {MADE_FROM: "a"}}), *others)
+    copied = replace(made, photos=photos, pairs=(PairEntry(a="a", b="b", verdict="copy"),))
+    asked = task.real(copied)
+    assert [item.name for item in asked.gallery] == ["1", "2", "4"]
+    assert asked.relevant.tolist() == [[False, False, True], [False, False, True], [True, True, False]]
+    assert asked.junk.tolist() == [[True, True, False], [True, True, False], [False, False, True]]
+
+
+def test_pictures_of_one_damage_are_drawn_together_where_each_asks_for_the_other(shoes: Path) -> None:
+    labels = table(shoes, "q1,q2", "q2,q1", "b,q3", "q3,b")
+    made = task.labelled(shoes / "query", shoes / "query", labels)
+    b, one, two, three = made.clusters.tolist()
+    assert one == two != b == three
+
+
+def test_a_table_in_another_encoding_and_a_picture_that_is_none_are_told_by_name(shoes: Path) -> None:
+    (shoes / "labels.csv").write_bytes("query,reference\nTür,a\n".encode("latin-1"))
+    with pytest.raises(TaskRefusedError, match=r"labels\.csv: not a CSV file in UTF-8"):
+        task.labelled(shoes / "query", shoes / "gallery", shoes / "labels.csv")
+    for name in ("empty.bmp", "empty.jpg", "text.tif"):
+        (shoes / name).write_bytes(b"no picture" if name.startswith("text") else b"")
+        with pytest.raises(Refused) as refused:
+            task.Item("x", shoes / name).read()
+        assert name in refused.value.detail
 
 
 def test_nothing_labelled_is_refused(tmp_path: Path) -> None:

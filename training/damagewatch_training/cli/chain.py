@@ -20,6 +20,7 @@ from damagewatch.vision.decode import decode
 from damagewatch_training.cli.parameters import MODELS, Data, Folder, Seed, Threads
 from damagewatch_training.cli.retrieval import KEEP, Known
 from damagewatch_training.data import sources
+from damagewatch_training.data.dataset import DataRefusedError
 from damagewatch_training.data.sources import SAME, Photo
 from damagewatch_training.evaluate import copies, known_pairs, page, stream
 from damagewatch_training.evaluate.alterations import KINDS
@@ -70,12 +71,24 @@ def evaluate_stream(
     """
     pairs = sources.pairs(root, known)
     photos = {photo.name: photo for photo in sources.without_leaks(_all_photos(root), set(), pairs)}
+    if len(photos) < 2:
+        raise DataRefusedError(
+            f"{root}: {len(photos)} photos of the splits train and val: a stream wants more"
+        )
     if count > len(photos):
         note(f"only {len(photos)} photos are distinct: each draw has all of them")
     if earlier is None:
         asked = _asked(
-            list(photos.values()), folder, draws * max(1, round(rate * count)), mirrored, keep, threads, seed
+            list(photos.values()),
+            folder,
+            draws * stream.returns_wanted(min(count, len(photos)), rate),
+            mirrored,
+            keep,
+            threads,
+            seed,
         )
+        out.mkdir(parents=True, exist_ok=True)
+        asked.save(out / "alerts.json")  # before anything can go wrong: it took long
     else:
         asked = stream.Asked.load(earlier)
         asked = asked.without(set(asked.photos) - photos.keys())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from damagewatch_training.data import dataset
 from damagewatch_training.experiment import config
 
 if TYPE_CHECKING:
-    from damagewatch_training.detector.network import Detector
+    from damagewatch_training.detector.network import Detector, Network
 
 # Each command imports its own network: torch takes seconds, and the other commands and --help need none of it.
 
@@ -74,20 +75,27 @@ def train_detector(
         raise Failure("--teacher and the setting taught (photos of a batch) go together: give both or none")
     examples = gather(root)
 
-    def network(folder: Path) -> Detector:
+    def network(folder: Path, made_of: Network) -> Detector:
         if not exported.is_exported(folder):
             return detector.trained(folder / "detector")
         shown = [photo.read() for photo in examples.outlined[: exported.SHOWN]]
-        return exported.detector(folder, settings.network, shown)
+        return exported.detector(folder, made_of, shown)
 
+    data = hash_of(root)
     if teachers:
-        learned = [network(teacher) for teacher in teachers]
+        learned = [network(teacher, replace(settings.network, norm="frozen")) for teacher in teachers]
+        which = [
+            exported.sha256(folder) if exported.is_exported(folder) else teach.fingerprint(teacher)
+            for folder, teacher in zip(teachers, learned, strict=True)
+        ]
+        data = hashlib.sha256(" ".join([data, *which]).encode()).hexdigest()
         photos = examples.unlabelled
-        maps = teach.write(learned, photos, run / "detector" / "taught")
+        kept = run / "detector" / "taught" / hashlib.sha256(" ".join(which).encode()).hexdigest()[:12]
+        maps = teach.write(learned, photos, kept)
         examples = replace(examples, maps=dict(track(maps, "taught", total=len(photos))))
     resumed = (run / "detector" / detector.CHECKPOINT).exists()
-    begin = None if start is None or resumed else network(start)
-    detector.train(examples, run / "detector", settings, hash_of(root), begin, _tell)
+    begin = None if start is None or resumed else network(start, settings.network)
+    detector.train(examples, run / "detector", settings, data, begin, _tell)
 
 
 @app.command("severity")
@@ -126,7 +134,7 @@ def train_local_features(
     torch.set_num_threads(threads)
     settings = config.load(experiment, changes or (), local_features.Settings)
     seen, held_out = gather(root).split(0.1)
-    photos = [*seen.outlined, *seen.coarse, *seen.graded]
+    photos = [*seen.outlined, *seen.unlabelled]
     show(local_features.train(photos, held_out, run / "local-features", settings, hash_of(root), _tell))
 
 

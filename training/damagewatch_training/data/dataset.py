@@ -39,6 +39,14 @@ MADE_ONTO = "made_onto"
 """The attribute that names the photo that a damage was spliced onto."""
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes aside and renames, so that whoever is stopped leaves no half of a file under its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
 class DataRefusedError(Exception):
     """Data that cannot be used; the message names the file and what is wrong with it."""
 
@@ -205,10 +213,7 @@ class Dataset:
             _Content.model_validate_json(content)
         except ValidationError as error:
             raise DataRefusedError(f"{self.folder / FILE}: {_told(error)}") from None
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f"{FILE}.partial"
-        partial.write_bytes(content)
-        partial.replace(self.folder / FILE)
+        write_whole(self.folder / FILE, content)
 
     def _json(self) -> bytes:
         """One entry a line, so that two versions can be compared by `diff`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,14 +19,13 @@ from damagewatch_training.data import dataset, outlines
 from damagewatch_training.data.classes import Meaning, understood
 from damagewatch_training.data.dataset import PHOTOS, DamageEntry, Dataset, PairEntry, PhotoEntry
 from damagewatch_training.data.importers.found import Found, Region
-from damagewatch_training.data.report import Report, Trouble
+from damagewatch_training.data.report import Report, Trouble, readable
 
 SMALLEST_SIDE = 16
 """Pixels: what is smaller is an icon."""
 _SUFFIX = {Format.JPEG: ".jpg", Format.PNG: ".png", Format.WEBP: ".webp"}
 _LIKE = 0.02
 """By which the sides' ratio of labels and photo may differ for the labels to be scaled."""
-_UNREADABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(slots=True)
@@ -57,7 +55,7 @@ class Intake:
 
     def take(self, found: Found) -> None:
         """Takes a photo with its labels, or reports why not."""
-        name = _text(self.prefix + found.name, 480)
+        name = readable(self.prefix + found.name, 480)
         if isinstance(found.source, Path) and found.source.resolve().is_relative_to(self.folder.resolve()):
             self.report.add(Trouble.PHOTO_TWICE, name, "lies in the data set itself; left out")
             return
@@ -91,8 +89,7 @@ class Intake:
         file = f"{PHOTOS}/{sha256[:20]}{suffix or '.jpg'}"
         target = self.folder / file
         if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content if suffix else _as_jpeg(photo.image))
+            dataset.write_whole(target, content if suffix else _as_jpeg(photo.image))
         # What OpenCV cannot read again, HEIC, is stored as JPEG, as large as it was decoded.
         full = photo.width, photo.height
         width, height = full if suffix else photo.image.shape[1::-1]
@@ -103,9 +100,9 @@ class Intake:
             width=width,
             height=height,
             hashes=(f"{hashes[0]:016x}", f"{hashes[1]:016x}"),
-            claim=_text(found.claim),
-            split=_text(split, 32),
-            attributes={_text(key): _text(value) for key, value in found.attributes.items()},
+            claim=readable(found.claim),
+            split=readable(split, 32),
+            attributes={readable(key): readable(value) for key, value in found.attributes.items()},
         )
         self.photos[name] = entry
         self._same_bytes.setdefault(sha256, name)
@@ -119,7 +116,12 @@ class Intake:
     def _content(self, found: Found, name: str) -> bytes | None:
         if isinstance(found.source, bytes):
             return found.source
-        if not found.source.is_file():
+        try:
+            missing = not found.source.is_file()
+        except OSError as error:  # a name that is too long
+            self.report.add(Trouble.PHOTO_MISSING, name, f"{error.strerror}; left out")
+            return None
+        if missing:
             self.report.add(Trouble.PHOTO_MISSING, name, "no such file; left out")
             return None
         try:
@@ -131,7 +133,7 @@ class Intake:
     def _label(self, found: Found, photo: PhotoEntry, full: tuple[int, int]) -> None:
         whole = (0.0, 0.0, float(photo.width), float(photo.height))
         if found.shows is not None:
-            shows = _text(found.shows)
+            shows = readable(found.shows)
             self._add(DamageEntry(id=f"{photo.name}#0", photo=photo.name, box=whole, damage=shows))
         scale = self._scale(found, photo.name, full)
         if scale is None:
@@ -150,7 +152,11 @@ class Intake:
                 continue
             if meaning.ignored:
                 continue
-            entry = self._damage(region, scale, photo, meaning, number, where)
+            try:
+                entry = self._damage(region, scale, photo, meaning, number, where)
+            except ValueError:
+                self.report.add(Trouble.ENTRY_BROKEN, where, "numbers out of all bounds; left out")
+                continue
             if entry is None:
                 continue
             key = (entry.box, entry.polygons, entry.type, entry.part)
@@ -205,6 +211,8 @@ class Intake:
                 return None
             box = inside
         else:
+            if not region.polygons:  # of others it was told what became of them
+                self.report.add(Trouble.POLYGON_SMALL, where, "nothing outlined; left out")
             return None
         return DamageEntry(
             id=f"{photo.name}#{number}",
@@ -213,8 +221,8 @@ class Intake:
             polygons=tuple(tuple((x, y) for x, y in polygon.tolist()) for polygon in kept),
             type=meaning.type,  # type: ignore[arg-type]
             severity=meaning.severity,  # type: ignore[arg-type]
-            part=meaning.part,
-            damage=None if region.damage is None else _text(region.damage),
+            part=None if meaning.part is None else readable(meaning.part),
+            damage=None if region.damage is None else readable(region.damage),
         )
 
 
@@ -222,11 +230,6 @@ _DONE = {
     Trouble.POLYGON_CLIPPED: "cut off there",
     Trouble.POLYGON_CROSSING: "drawn anew around what it covers",
 }
-
-
-def _text(text: str, longest: int = 512) -> str:
-    """Text from outside, without what steers a terminal or is no text."""
-    return _UNREADABLE.sub("?", text)[:longest]
 
 
 def _as_jpeg(image: NDArray[np.uint8]) -> bytes:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 KEPT_PROBLEMS = 10_000
 """Told one by one; the rest is only counted, since broken input may hold any number."""
+
+
+_UNREADABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+def readable(text: str, longest: int = 512) -> str:
+    """Text from outside, without what steers a terminal or is no text."""
+    return _UNREADABLE.sub("?", text)[:longest]
 
 
 class Trouble(StrEnum):
@@ -60,7 +69,7 @@ class Report:
         """Notes a problem."""
         self.counts[trouble] += 1
         if len(self.problems) < KEPT_PROBLEMS:
-            self.problems.append(Problem(trouble, where[:300], detail[:300]))
+            self.problems.append(Problem(trouble, readable(where, 300), readable(detail, 300)))
 
     def as_json(self) -> dict[str, object]:
         """All of it, for programs."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,7 +17,15 @@ from damagewatch.domain import Box, sha256_of
 from damagewatch.synthesis.conditions import Condition, Movement, View, rephotograph_under
 from damagewatch.vision.hashing import perceptual_hashes
 from damagewatch_training.data import crops, dataset, outlines, windows
-from damagewatch_training.data.dataset import MADE_FROM, PHOTOS, DamageEntry, Dataset, PairEntry, PhotoEntry
+from damagewatch_training.data.dataset import (
+    MADE_FROM,
+    PHOTOS,
+    DamageEntry,
+    DataRefusedError,
+    Dataset,
+    PairEntry,
+    PhotoEntry,
+)
 
 CORRESPONDENCES = "correspondences"
 LEAST_VISIBLE = 0.5
@@ -84,6 +91,8 @@ def make(
     with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
         for (_, photo, _, _), views in zip(tasks, pool.map(_views_of, tasks, chunksize=2), strict=True):
             for made in views:
+                if made.photo.name in grown.photos:
+                    continue
                 grown.add(made)
                 mirrored = made.photo.attributes.get("mirrored") == "yes"
                 grown.pairs.append(
@@ -99,7 +108,11 @@ class Growing:
     """A data set in `out` that holds all of `data`, and to which photos that were made are added."""
 
     def __init__(self, data: Dataset, out: Path) -> None:
-        """Starts from what is in `out` already."""
+        """Starts from what is in `out` already.
+
+        Raises:
+            DataRefusedError: `out` holds another photo under a name of `data`, or the same one of another split.
+        """
         known = dataset.load(out) if dataset.is_dataset(out) else Dataset(out)
         self._out = out
         self.photos = {photo.name: photo for photo in known.photos}
@@ -107,21 +120,26 @@ class Growing:
         self.pairs = list(known.pairs)
         if out.resolve() == data.folder.resolve():
             return
-        (out / PHOTOS).mkdir(parents=True, exist_ok=True)
         for photo in data.photos:
-            if photo.name not in self.photos:
-                self.photos[photo.name] = photo
-                (out / photo.file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(data.folder / photo.file, out / photo.file)
+            there = self.photos.setdefault(photo.name, photo)
+            if there.sha256 != photo.sha256:
+                raise DataRefusedError(
+                    f"{out}: another photo is called {photo.name!r} there: give another --out"
+                )
+            if there.split != photo.split:
+                raise DataRefusedError(
+                    f"{out}: {photo.name!r} is of the split {there.split!r} there, of {photo.split!r} in "
+                    f"{data.folder}, which was split again: give another --out"
+                )
+            if not (out / photo.file).exists():
+                dataset.write_whole(out / photo.file, (data.folder / photo.file).read_bytes())
         for damage in data.damages:
             self.damages.setdefault(damage.id, damage)
         self.pairs.extend(data.pairs)
 
     def add(self, made: Made) -> None:
         """Writes a made photo. The damages that it shows are tied to those that they come from by `damage`."""
-        target = self._out / made.photo.file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(made.content)
+        dataset.write_whole(self._out / made.photo.file, made.content)
         if made.correspondence is not None:
             path = correspondence_of(self._out, made.photo)
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -67,9 +67,9 @@ def splice(
 ) -> Dataset:
     """Makes `count` photos with a spliced damage, each with `views` - 1 more views, and saves them in `out`.
 
-    Damages and places are of photos of `split` (empty: of one split or another, but both of the same). Photos of
-    `onto` with labelled damages get the new one elsewhere; those without any are taken for undamaged where `onto` is
-    another data set, and left out where it is `data` itself.
+    Damages and places are of photos of `split` (empty: of one split or another, but both of the same where both have
+    one). Photos of `onto` with labelled damages get the new one elsewhere; those without any are taken for undamaged
+    where `onto` is another data set, and left out where it is `data` itself.
 
     Raises:
         DataRefusedError: there is nothing to splice, or nowhere.
@@ -103,7 +103,9 @@ def splice(
             damage = damages[rng.integers(len(damages))]
             place = places[rng.integers(len(places))]
             source = photos[damage.photo]
-            if place.sha256 == source.sha256 or (itself and place.split != source.split):
+            if place.sha256 == source.sha256 or (
+                place.split and source.split and place.split != source.split
+            ):
                 continue
             made = _spliced(data, onto, damage, source, place, labelled.get(place.name, ()), name, rng)
             if made is not None:
@@ -160,8 +162,15 @@ def _spliced(
     change = np.abs(blended.astype(np.int16) - target).max(axis=2)[inside]
     if not inside.any() or np.percentile(change, 95) < _SEEN:  # black on black, white on white
         return None
+    # What was there before is the same damage as there: else an embedder would learn to tell it from itself.
+    of = "" if onto.folder.resolve() == data.folder.resolve() else f"{place.sha256[:12]} "
     kept = [
-        DamageEntry(**(one.model_dump() | {"id": f"{name}#{index}", "photo": name, "damage": None}))
+        DamageEntry(
+            **(
+                one.model_dump()
+                | {"id": f"{name}#{index}", "photo": name, "damage": f"{of}{one.physical}"[:512]}
+            )
+        )
         for index, one in enumerate((_scaled(one, second.scale) for one in there), 2)
     ]
     box = outlines.box_around(shifted)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from damagewatch_training.data import crops, dataset, sources
-from damagewatch_training.data.dataset import DataRefusedError
+from damagewatch_training.data import crops, dataset, sources, split
+from damagewatch_training.data.dataset import MADE_FROM, MADE_ONTO, DataRefusedError
 from damagewatch_training.data.sources import SEVERITIES, Label, Photo
 from damagewatch_training.detector.losses import UNLABELLED
 from damagewatch_training.experiment import record
@@ -42,6 +42,9 @@ class Examples:
     """Of graded photos, by name: 0 to 2."""
     maps: Mapping[str, Path] = field(default_factory=dict)
     """Of photos that nobody outlined, by name: where `teach` wrote what trained detectors see in them."""
+    shows: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """What a photo shows, by name: groups of photos that belong together (`data.split`), more than one of a photo
+    that was made of several. One without an entry belongs with the views of it alone."""
 
     @property
     def unlabelled(self) -> list[Photo]:
@@ -56,19 +59,24 @@ class Examples:
         return [photo for photo in self.unlabelled if photo.name in self.maps]
 
     def split(self, share: float) -> tuple[Examples, list[Photo]]:
-        """Without the `share` of the outlined photos that a hash of their names picks, and these.
+        """Without the `share` of the outlined photos that a hash of what they show picks, and these.
 
-        Views that were made of a photo (`name~1`) go where it goes.
+        Of all kinds of photos no other one is left that shows what these do.
         """
 
-        def picks(name: str) -> bool:
-            first = name.partition("~")[0]
-            return int(hashlib.sha256(first.encode()).hexdigest()[:8], 16) < share * 2**32
+        def shown(photo: Photo) -> frozenset[str]:
+            return self.shows.get(photo.name) or frozenset({photo.name.partition("~")[0]})
 
-        picked = {photo.name for photo in self.outlined if picks(photo.name)}
-        kept = [photo for photo in self.outlined if photo.name not in picked]
-        held_out = [photo for photo in self.outlined if photo.name in picked]
-        return replace(self, outlined=kept), held_out
+        def picks(name: str) -> bool:
+            return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) < share * 2**32
+
+        def left(photos: list[Photo]) -> list[Photo]:
+            return [photo for photo in photos if not shown(photo) & picked]
+
+        picked = {name for photo in self.outlined for name in shown(photo) if picks(name)}
+        held_out = [photo for photo in self.outlined if shown(photo) <= picked]
+        kept = replace(self, outlined=left(self.outlined), coarse=left(self.coarse), graded=left(self.graded))
+        return kept, held_out
 
 
 def gather(root: Path) -> Examples:
@@ -103,10 +111,35 @@ def _folders(photos: list[Photo]) -> dict[str, str]:
     return {photo.name: photo.path.parent.name for photo in photos}
 
 
-def _imported(root: Path, split: str) -> Examples:
+def _imported(root: Path, part: str) -> Examples:
     loaded = dataset.load(root)
     grades = {photo.name: photo.attributes.get("severity") for photo in loaded.photos}
-    return _by_kind(loaded.labelled(split), grades)
+    return replace(_by_kind(loaded.labelled(part), grades), shows=_shows(loaded))
+
+
+def _shows(data: dataset.Dataset) -> dict[str, frozenset[str]]:
+    """The groups of each photo; a made one shows those of all that it was made of, photos of other data by name."""
+    made = {
+        photo.name: [photo.attributes[of] for of in (MADE_FROM, MADE_ONTO) if of in photo.attributes]
+        for photo in data.photos
+    }
+    photographed = replace(
+        data,
+        photos=tuple(photo for photo in data.photos if not made[photo.name]),
+        damages=tuple(damage for damage in data.damages if not made.get(damage.photo)),
+    )
+    known = {name: {min(group)} for group in split.groups(photographed) for name in group}
+
+    def origins(name: str) -> set[str]:
+        seen, waiting = set(), [name]
+        while waiting:
+            one = waiting.pop()
+            if one not in seen:
+                seen.add(one)
+                waiting += made.get(one, ())
+        return {group for one in seen for group in known.get(one, () if one in made else {one})}
+
+    return {name: frozenset(origins(name)) for name in made}
 
 
 def _by_kind(photos: list[Photo], grades: Mapping[str, str | None]) -> Examples:

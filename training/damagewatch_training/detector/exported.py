@@ -27,6 +27,15 @@ def is_exported(folder: Path) -> bool:
     return (folder / FILE).exists()
 
 
+def sha256(folder: Path) -> str:
+    """Of the file that holds a folder's detector, as its manifest says.
+
+    Raises:
+        ModelRefusedError: There is no manifest that can be read.
+    """
+    return read_manifest(folder).detector.sha256
+
+
 def detector(folder: Path, settings: Network, images: Sequence[Image]) -> Detector:
     """The detector of a folder of models as a network that answers alike, in eval mode.
 
@@ -36,13 +45,17 @@ def detector(folder: Path, settings: Network, images: Sequence[Image]) -> Detect
 
     Args:
         folder: With its manifest.
-        settings: What the network is made of, without group norm.
+        settings: What the network is made of; its norm is frozen, since an export holds no statistics.
         images: Photos, uint8 (H, W, 3) BGR.
 
     Raises:
         ModelRefusedError: There is no manifest that can be read.
-        DataRefusedError: The file is of another network.
+        DataRefusedError: The file is of another network, or `settings` are.
     """
+    if settings.norm != "frozen":
+        raise DataRefusedError(
+            f"{folder}: an exported detector goes with network.norm=frozen, not {settings.norm}"
+        )
     entry = read_manifest(folder).detector
     path = folder / entry.file
     model = Detector(replace(settings, weights="none"))

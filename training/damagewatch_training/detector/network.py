@@ -58,8 +58,8 @@ class Detector(nn.Module):
         """
         super().__init__()
         self.settings = settings
-        self.colours = imagenet.Colours(settings.encoder)
         with imagenet.making(settings.encoder, "network.encoder"):
+            self.colours = imagenet.Colours(settings.encoder)
             self.pixels = _pixels(settings)
         imagenet.load_carried(self.encoder, settings.encoder, settings.weights)
         if settings.norm == "group":

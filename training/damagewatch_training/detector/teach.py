@@ -6,6 +6,8 @@ better than each of its teachers (Xie et al., CVPR 2020; data distillation, Rado
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -42,6 +44,14 @@ def probability(teachers: Sequence[nn.Module], image: Image) -> NDArray[np.float
     return np.asarray(odds / (1 + odds), np.float32)
 
 
+def fingerprint(teacher: nn.Module) -> str:
+    """SHA-256 of a trained network's weights: other teachers see other things."""
+    told = hashlib.sha256()
+    for name, tensor in sorted(teacher.state_dict().items()):
+        told.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return told.hexdigest()
+
+
 def write(teachers: Sequence[nn.Module], photos: Iterable[Photo], folder: Path) -> Iterator[tuple[str, Path]]:
     """Writes a grey PNG for each photo, 255 where damage is certain; those that are there are kept.
 
@@ -55,7 +65,7 @@ def write(teachers: Sequence[nn.Module], photos: Iterable[Photo], folder: Path) 
             damage = (255 * probability(teachers, photo.read())).round().astype(np.uint8)
             damage[damage < _FAINT] = 0
             _, stored = cv2.imencode(".png", damage)
-            beside = path.with_suffix(".part")
+            beside = path.with_suffix(f".{os.getpid()}.part")  # each of several processes comes here
             beside.write_bytes(stored.tobytes())
             beside.replace(path)
         yield photo.name, path

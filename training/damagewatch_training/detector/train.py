@@ -70,7 +70,7 @@ class Settings:
     held_out: Share = 0.1
     """Share of the outlined photos that is not trained on: they tell when to stop, and where the thresholds lie."""
     patience: Count = 8
-    """Stops after so many epochs without a better Dice on the photos held out; 0: never."""
+    """Stops after so many epochs whose Dice on the photos held out is below the best; 0: never."""
     pictures_every: Count = 4
     """Draws what is found on fixed photos each so many epochs; 0: never."""
     rate: Rate = 2e-3
@@ -137,6 +137,7 @@ def train(
         OtherExperiment: `folder` holds a training with other settings or on other data.
         DataRefusedError: there are fewer photos than in one batch.
     """
+    examples, held_out = examples.split(settings.held_out)
     settings = replace(
         settings,
         taught=settings.taught if examples.taught else 0,
@@ -144,7 +145,6 @@ def train(
         graded=settings.graded if examples.graded else 0,
     )
     record.check(folder, settings, data_sha256, MAY_DIFFER)
-    examples, held_out = examples.split(settings.held_out)
     torch.manual_seed(settings.seed)
     fabric = launch.fabric(settings.precision)
     if not _steps(fabric, examples, settings):
@@ -228,7 +228,7 @@ class _State:
     def tired(self) -> bool:
         """Whether the last epochs brought nothing."""
         patience = self.settings.patience
-        return bool(patience and self.dice) and len(self.dice) - 1 - int(np.argmax(self.dice)) >= patience
+        return bool(patience and self.dice) and int(np.argmax(self.dice[::-1])) >= patience
 
     def judge(self, value: float) -> None:
         """Keeps the averaged weights where they are the best so far."""
@@ -237,8 +237,17 @@ class _State:
             self.best = {name: tensor.clone() for name, tensor in self.averaged.module.state_dict().items()}
 
     def begin_with(self, other: Detector) -> None:
-        """Starts from another detector's weights."""
-        self.model.load_state_dict(other.state_dict())
+        """Starts from another detector's weights.
+
+        Raises:
+            ConfigError: it is another network.
+        """
+        try:
+            self.model.load_state_dict(other.state_dict())
+        except RuntimeError as error:
+            raise config.ConfigError(
+                f"--start holds another network than `network` describes: {error}"
+            ) from None
         self.averaged.module.load_state_dict(other.state_dict())
 
     def saved(self) -> dict[str, Any]:
@@ -277,7 +286,6 @@ def _epoch(
     settings = state.settings
     steps = _steps(fabric, examples, settings)
     loaders = _loaders(fabric, examples, settings, state.epoch, state.step)
-    torch.manual_seed(settings.seed * 100_003 + state.epoch)  # of dropout: as if never stopped
     saved = time.monotonic()
     weights = (1.0, 1.0, settings.coarse_weight, settings.graded_weight)
     model.train()
@@ -287,6 +295,7 @@ def _epoch(
         images, labels, severities = (
             torch.cat(part).to(fabric.device) for part in zip(*batches, strict=True)
         )
+        launch.seed(settings.seed, state.epoch, state.step, fabric.global_rank)  # of dropout
         inputs = (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
         pixels, photo = model(inputs)
         terms = loss_of(pixels.float(), photo.float(), labels, severities, settings)

@@ -71,18 +71,20 @@ class TimmMaps(nn.Module):
         if not timm.is_model(name):
             own = ", ".join((*osnet.VARIANTS, *ALIASES))
             raise ConfigError(f"no backbone {name!r}: there are {own}, and what timm.list_models() names")
-        self.colours = imagenet.Colours(name)
         with imagenet.making(name, "network.backbone"):
+            self.colours = imagenet.Colours(name)
             self.model = timm.create_model(name, pretrained=imagenet.downloads(name, weights), num_classes=0)
         imagenet.load_carried(self.model, name, weights)
         for unused in ("head", "pre_logits"):  # VGG's holds most of its weights, and wants one size
             if hasattr(self.model, unused):
                 setattr(self.model, unused, nn.Identity())
+        self.last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
+        """Whether the channels come last."""
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, S, S) to (N, C, h, w)."""
         maps: Tensor = self.model.forward_features(self.colours(images))
-        return maps
+        return maps.permute(0, 3, 1, 2) if self.last else maps
 
 
 class Embedder(nn.Module):
@@ -127,13 +129,21 @@ class Embedder(nn.Module):
 
 
 def _channels(features: nn.Module, name: str) -> int:
-    """How many maps come out. A vision transformer gives tokens instead, which cannot be pooled as maps."""
+    """How many maps come out. A vision transformer gives tokens instead, which cannot be pooled as maps.
+
+    What the maps do not depend on, some backbones' last layers, is left out of the training: several processes want
+    to hear of all that is trained.
+    """
     features.eval()
     try:
-        with torch.inference_mode():
-            maps = features(torch.zeros(1, 3, 64, 64))
+        maps = features(torch.zeros(1, 3, 64, 64))
+        maps.sum().backward()
     except (AssertionError, RuntimeError) as error:
         raise ConfigError(f"backbone {name!r} does not take photos of any size: {error}") from None
     if maps.ndim != 4:
         raise ConfigError(f"backbone {name!r} gives {maps.ndim - 2}-dimensional tokens, not maps")
+    for parameter in features.parameters():
+        parameter.requires_grad_(parameter.grad is not None)
+        parameter.grad = None
+    features.train()  # some keep what they computed otherwise, which cannot be copied
     return int(maps.shape[1])

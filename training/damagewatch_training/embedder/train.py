@@ -102,7 +102,7 @@ class Settings:
     held_out: Share = 0.05
     """Share of the identities that is not trained on: they tell which epoch is the best, and when to stop."""
     patience: Count = 4
-    """Stops after so many epochs without a better mAP on the identities held out; 0: never."""
+    """Stops after so many epochs whose mAP on the identities held out is below the best; 0: never."""
     precision: launch.Precision = "auto"
     seed: int = 1
 
@@ -114,6 +114,8 @@ class Settings:
             raise ValueError("whiten.dimension cannot be more than network.dimension")
         if self.metric.memory and self.metric.name not in WITH_MEMORY:
             raise ValueError(f"metric.memory: {', '.join(WITH_MEMORY)} use one, not {self.metric.name}")
+        if 0 < self.metric.memory < self.identities * self.views:
+            raise ValueError(f"metric.memory: less than one batch, which is {self.identities * self.views}")
 
     @property
     def size(self) -> int:
@@ -201,10 +203,16 @@ def train(
 
     Raises:
         OtherExperiment: `folder` holds a training with other settings or on other data.
-        ConfigError: there is nothing to learn by, or less than one batch to learn from.
+        ConfigError: there is nothing to learn by, less than one batch to learn from, or `start` is of another
+            network.
+        FileNotFoundError: `start` holds no training.
     """
     record.check(folder, settings, examples.sha256, MAY_DIFFER)
     fabric = launch.fabric(settings.precision)
+    if settings.identities % fabric.world_size:
+        raise config.ConfigError(
+            f"identities: {settings.identities} cannot be shared out evenly to {fabric.world_size} processes"
+        )
     torch.manual_seed(settings.seed)
     known, held_out = examples.split(settings.held_out, settings.seed)
     if len(known) < settings.identities:
@@ -220,7 +228,7 @@ def train(
     if saved := checkpoint.load(folder / CHECKPOINT):
         state.load(saved)
     elif start is not None:
-        state.learner.embedder.load_state_dict(trained(start).state_dict())
+        state.begin_with(checkpoint.require(start / CHECKPOINT)["weights"])
     if saved is None and fabric.is_global_zero:
         record.write(
             folder,
@@ -298,10 +306,7 @@ class _State:
     def tired(self) -> bool:
         """Whether the last epochs brought nothing."""
         patience = self.settings.patience
-        return (
-            bool(patience and self.figures)
-            and len(self.figures) - 1 - int(np.argmax(self.figures)) >= patience
-        )
+        return bool(patience and self.figures) and int(np.argmax(self.figures[::-1])) >= patience
 
     def judge(self, value: float) -> None:
         """Keeps the weights where they are the best so far."""
@@ -310,6 +315,19 @@ class _State:
             self.best = {
                 name: tensor.detach().cpu().clone() for name, tensor in self.mean.module.state_dict().items()
             }
+
+    def begin_with(self, weights: dict[str, Tensor]) -> None:
+        """Starts from another training's weights, before its whitening.
+
+        Raises:
+            ConfigError: they are of another network.
+        """
+        try:
+            self.learner.embedder.load_state_dict(weights)
+        except RuntimeError as error:
+            raise config.ConfigError(
+                f"--start holds another network than `network` describes: {error}"
+            ) from None
 
     def saved(self) -> dict[str, Any]:
         """What `load` takes."""
@@ -369,6 +387,7 @@ def _epoch(
         mine = np.repeat(chosen[fabric.global_rank :: fabric.world_size], settings.views)
         rng = np.random.default_rng([settings.seed, 1, state.epoch, state.step, fabric.global_rank])
         images = tensor(_views(examples, mine, settings, progress, rng)).to(fabric.device)
+        launch.seed(settings.seed, state.epoch, state.step, fabric.global_rank)  # of dropped paths
         loss = learner(images, torch.from_numpy(mine).to(fabric.device), fabric)
         optimiser.zero_grad()
         fabric.backward(loss)

@@ -16,6 +16,7 @@ from damagewatch.domain import Box
 from damagewatch.synthesis.rephotograph import rephotograph
 from damagewatch.vision.regions import window
 from damagewatch_training.data import windows
+from damagewatch_training.data.dataset import write_whole
 from damagewatch_training.data.sources import Photo
 
 Image = NDArray[np.uint8]
@@ -75,7 +76,7 @@ def render(root: Path, folder: Path, views: int, seed: int) -> None:
             store[owner == index] = rendered
             if index % 100 == 99 or index == len(names) - 1:
                 store.flush()
-                counter.write_text(str(index + 1))
+                write_whole(counter, str(index + 1).encode())
 
 
 def _render_photo(task: tuple[Path, list[Box], int, list[int]]) -> Image:

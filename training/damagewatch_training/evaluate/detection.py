@@ -17,6 +17,7 @@ from damagewatch.vision.engine import Engine
 from damagewatch.vision.manifest import ModelInput
 from damagewatch.vision.models import Models
 from damagewatch.vision.resample import cut, fitted
+from damagewatch_training.data.dataset import DataRefusedError
 from damagewatch_training.data.sources import Photo
 
 GREY = 127
@@ -32,8 +33,13 @@ def detector(folder: Path, photos: list[Photo]) -> dict[str, float]:
         reported box overlaps so well; `covered`, the share of them whose centre lies in a reported box;
         `reported_per_photo`, damages; `right`, the share of the reported boxes that touch a labelled damage;
         `false_per_undamaged`, damages reported in a part of a photo that touches no labelled one, seen as a photo of
-        its own (`undamaged`), where there is such a part.
+        its own (`undamaged`), where there is such a part. `right` is left out where nothing is reported.
+
+    Raises:
+        DataRefusedError: no damage is labelled.
     """
+    if not any(photo.labels for photo in photos):
+        raise DataRefusedError("no photo of the split val has a labelled damage: there is nothing to find")
     models = Models.load(folder)
     entry = models.manifest.detector
     size = entry.input.size
@@ -59,9 +65,12 @@ def detector(folder: Path, photos: list[Photo]) -> dict[str, float]:
         "found_at_iou_0.3": round(float(np.mean(found)), 4),
         "covered": round(float(np.mean(covered)), 4),
         "reported_per_photo": round(reported / len(photos), 2),
-        "right": round(float(np.mean(right)), 4),
     }
-    return figures | ({"false_per_undamaged": round(float(np.mean(false)), 3)} if false else {})
+    if right:
+        figures["right"] = round(float(np.mean(right)), 4)
+    if false:
+        figures["false_per_undamaged"] = round(float(np.mean(false)), 3)
+    return figures
 
 
 def undamaged(photo: Photo, decoded: Decoded) -> Decoded | None:
@@ -108,6 +117,8 @@ def probability(engine: Engine, wanted: ModelInput, photo: Decoded) -> NDArray[n
 def _labelled(photo: Photo, decoded: Decoded) -> NDArray[np.bool_]:
     mask = np.zeros((decoded.height, decoded.width), np.uint8)
     for label in photo.labels:
-        for polygon in label.polygons:
+        box = label.box
+        corners = np.array([[box.x0, box.y0], [box.x1, box.y0], [box.x1, box.y1], [box.x0, box.y1]])
+        for polygon in label.polygons or (corners,):
             cv2.fillPoly(mask, [np.round(polygon).astype(np.int32)], 1)
     return mask > 0

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
@@ -25,7 +26,7 @@ from damagewatch.vision.hashing import perceptual_hashes
 from damagewatch.vision.manifest import FILE, ModelInput, read_manifest
 from damagewatch_training.data.dataset import DataRefusedError
 from damagewatch_training.evaluate.chain import in_order
-from damagewatch_training.evaluate.task import Item, Task
+from damagewatch_training.evaluate.task import Item, Task, file_sha256
 
 Vector = NDArray[np.float32]
 Embed = Callable[[Decoded, Box], Vector]
@@ -34,6 +35,8 @@ PHASH, IMAGENET = "phash", "imagenet"
 RAW_SIZE = 288
 """Pixels that a model is given which takes bytes and scales itself; SSCD is meant to be run at this size."""
 EXPERIMENT_FILE = "embedder.onnx"
+UNREADABLE = (OSError, ValueError, EOFError, BadZipFile)
+"""What numpy raises over files that are no arrays."""
 
 
 class MethodRefusedError(DataRefusedError):
@@ -136,7 +139,12 @@ def model_file(method: str) -> Path:
 
 def _identity(method: str, task: Task) -> str:
     """Of the model, the code that runs it, and the pictures."""
-    told = hashlib.sha256("".join(f"{item.name} {item.file} {item.window}\n" for item in task.items).encode())
+    pictures = {file: file_sha256(file) for file in dict.fromkeys(item.file for item in task.items)}
+    told = hashlib.sha256(
+        "".join(f"{item.name} {pictures[item.file]} {item.window}\n" for item in task.items).encode(
+            errors="replace"
+        )
+    )
     for module in (sys.modules[__name__], resample):
         told.update(inspect.getsource(module).encode())
     if method in {PHASH, IMAGENET}:
@@ -238,8 +246,11 @@ def _named(path: Path, task: Task) -> Vector:
     with _opened(path) as stored:
         if not {"name", "x"} <= set(stored):
             raise MethodRefusedError(f"{path}: must hold `name` and `x`")
-        rows = {str(name): row for row, name in enumerate(stored["name"].tolist())}
-        x = stored["x"]
+        try:
+            rows = {str(name): row for row, name in enumerate(stored["name"].tolist())}
+            x = stored["x"]
+        except UNREADABLE as error:
+            raise MethodRefusedError(f"{path}: `name` or `x` cannot be read: {error}") from None
     if x.ndim != 2 or len(x) != len(rows):
         raise MethodRefusedError(f"{path}: {len(rows)} different names for `x` of shape {x.shape}")
     missing = [item.name for item in task.items if item.name not in rows]
@@ -254,7 +265,7 @@ def _named(path: Path, task: Task) -> Vector:
 def _listed(path: Path, task: Task) -> Vector:
     try:
         x = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise MethodRefusedError(f"{path}: not an array that numpy can load: {error}") from None
     if not isinstance(x, np.ndarray) or x.ndim != 2 or len(x) != len(task.items):
         raise MethodRefusedError(
@@ -267,7 +278,7 @@ def _listed(path: Path, task: Task) -> Vector:
 def _opened(path: Path) -> np.lib.npyio.NpzFile:
     try:
         stored = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise MethodRefusedError(f"{path}: not a file that numpy can load: {error}") from None
     if not isinstance(stored, np.lib.npyio.NpzFile):
         raise MethodRefusedError(f"{path}: one array, not several with names")

@@ -135,6 +135,11 @@ class Draw:
     """Alerts of two photos that do not show one damage."""
 
 
+def returns_wanted(count: int, rate: float) -> int:
+    """How many of `count` photos come again in a draw."""
+    return max(1, round(rate * count))
+
+
 def draw(asked: Asked, count: int, rate: float, rng: np.random.Generator) -> Draw:
     """A stream of `count` photos in an order by chance, of which a share `rate` then come again.
 
@@ -143,11 +148,20 @@ def draw(asked: Asked, count: int, rate: float, rng: np.random.Generator) -> Dra
         count: Distinct photos of the stream.
         rate: Returns for each photo of it, at least one.
         rng: Of all chance.
+
+    Raises:
+        DataRefusedError: `asked` has fewer returns.
     """
-    arrived = [asked.photos[i] for i in rng.permutation(len(asked.photos))[:count]]
-    when = {name: float(turn) for turn, name in enumerate(arrived)}
-    able = [name for name in arrived if name in asked.returns]
-    coming = [able[i] for i in rng.permutation(len(able))[: max(1, round(rate * count))]]
+    wanted = returns_wanted(count, rate)
+    if wanted > len(asked.returns):
+        raise DataRefusedError(
+            f"{wanted} of {count} photos are to come again, and {len(asked.returns)} were asked for"
+        )
+    able = sorted(asked.returns)
+    coming = [able[i] for i in rng.permutation(len(able))[:wanted]]
+    staying = sorted(set(asked.photos) - set(coming))
+    arrived = [*coming, *(staying[i] for i in rng.permutation(len(staying))[: count - wanted])]
+    when = {arrived[i]: float(turn) for turn, i in enumerate(rng.permutation(len(arrived)))}
     for name in coming:  # at any time after the original
         when[asked.returns[name]] = float(rng.uniform(when[name], count))
     original = {asked.returns[name]: name for name in coming}

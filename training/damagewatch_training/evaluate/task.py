@@ -20,7 +20,7 @@ from damagewatch.vision.decode import Photo as Decoded
 from damagewatch.vision.decode import decode
 from damagewatch.vision.regions import window
 from damagewatch_training.data import windows
-from damagewatch_training.data.dataset import DataRefusedError, Dataset
+from damagewatch_training.data.dataset import MADE_FROM, DataRefusedError, Dataset
 from damagewatch_training.data.groups import Groups
 from damagewatch_training.data.sources import SAME, Pair, Photo
 
@@ -28,6 +28,8 @@ VERSION = 2
 SCANS = frozenset({".bmp", ".tif", ".tiff"})
 """Formats of laboratories, which the service does not take."""
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp"}) | SCANS
+COPIES = frozenset({"copy", "mirror"})
+"""Verdicts of pairs that are one photograph."""
 MAX_PAIRS = 200_000_000
 """Of a query and a gallery item: their similarities take 0.8 GB."""
 
@@ -48,16 +50,20 @@ class Item:
         """The decoded photo, and the window in its pixels.
 
         Raises:
-            Refused: The file is no photo.
+            Refused: The file is no photo; the detail names it.
         """
-        photo = _scan(self.file) if self.file.suffix.lower() in SCANS else decode(self.file.read_bytes())
+        content = self.file.read_bytes()
+        try:
+            photo = _scan(content) if self.file.suffix.lower() in SCANS else decode(content)
+        except Refused as refused:
+            raise Refused(refused.reason, f"{self.file}: {refused.detail}", refused.stage) from None
         return photo, self.window or Box(0, 0, photo.width, photo.height)
 
 
-def _scan(file: Path) -> Decoded:
-    image = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+def _scan(content: bytes) -> Decoded:
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
     if image is None:
-        raise Refused(Reason.CORRUPT, f"{file}: cannot be decoded", "decode")
+        raise Refused(Reason.CORRUPT, "cannot be decoded", "decode")
     return Decoded(np.asarray(image, np.uint8), image.shape[1], image.shape[0], 1.0)
 
 
@@ -227,7 +233,8 @@ def _random(photo: Photo, of: str, rng: np.random.Generator) -> _Shown:
 def real(data: Dataset, split: str = "val") -> Task:
     """Damages of which the data set holds several photos: each region asks for the others of its damage.
 
-    The gallery is every region of `split`. Regions of the query's own photo, itself among them, are junk.
+    The gallery is every region of `split`, but for photos that were made. Regions of the query's own photo, itself
+    among them, and of known copies of it are junk.
 
     Args:
         data: Whose regions name the damage that they show (`DamageEntry.damage`).
@@ -236,9 +243,22 @@ def real(data: Dataset, split: str = "val") -> Task:
     Raises:
         TaskRefusedError: No damage is on two photos.
     """
-    files = {photo.name: photo for photo in data.photos if photo.split == split}
+    files = {
+        photo.name: photo
+        for photo in data.photos
+        if photo.split == split and MADE_FROM not in photo.attributes
+    }
+    copies = Groups()
+    for photo in files.values():
+        copies.join(photo.sha256, photo.name)
+    for pair in data.pairs:
+        if pair.verdict in COPIES:
+            copies.join(pair.a, pair.b)
     regions = [damage for damage in data.damages if damage.photo in files]
-    physical, photos = np.array([r.physical for r in regions]), np.array([r.photo for r in regions])
+    physical, photos = (
+        np.array([r.physical for r in regions]),
+        np.array([copies.of(r.photo) for r in regions]),
+    )
     if len(regions) ** 2 > MAX_PAIRS:
         raise TaskRefusedError(f"{data.folder}: {len(regions):,} regions are too many to rank at once")
     own = photos[:, None] == photos
@@ -262,7 +282,8 @@ def real(data: Dataset, split: str = "val") -> Task:
         own[asking],
         clusters,
         f"{clusters.max() + 1} damages of the split {split!r} that are on several photos, {len(asking)} regions; "
-        f"each asks for the others among {len(shown)} regions. Regions of its own photo are left out.",
+        f"each asks for the others among {len(shown)} regions. Regions of its own photo and of known "
+        "copies of it are left out.",
     )
 
 
@@ -287,35 +308,51 @@ def labelled(query: Path, gallery: Path, labels: Path) -> Task:
         )
     by_query, by_reference = _by_name(asked, query), _by_name(shown, gallery)
     relevant = np.zeros((len(asked), len(shown)), bool)
-    with labels.open(newline="", encoding="utf-8-sig") as lines:
-        rows = csv.DictReader(lines)
-        if not {"query", "reference"} <= set(rows.fieldnames or ()):
-            raise TaskRefusedError(f"{labels}: the first line must name the columns query and reference")
-        for number, row in enumerate(rows, 2):
-            for column, names, folder in (("query", by_query, query), ("reference", by_reference, gallery)):
-                if row[column] not in names:
-                    raise TaskRefusedError(f"{labels}, line {number}: no picture {row[column]!r} in {folder}")
-            relevant[by_query[row["query"]], by_reference[row["reference"]]] = True
-    digest = [hashlib.sha256(path.read_bytes()).digest() for path in shown]
-    places: dict[bytes, list[int]] = defaultdict(list)
-    for g, value in enumerate(digest):
+    for number, row in enumerate(_rows(labels), 2):
+        for column, names, folder in (("query", by_query, query), ("reference", by_reference, gallery)):
+            if row[column] not in names:
+                raise TaskRefusedError(f"{labels}, line {number}: no picture {row[column]!r} in {folder}")
+        relevant[by_query[row["query"]], by_reference[row["reference"]]] = True
+    asking, there = [file_sha256(path) for path in asked], [file_sha256(path) for path in shown]
+    damages = Groups()
+    for q, g in np.argwhere(relevant).tolist():
+        damages.join(there[g], asking[q])
+    places: dict[str, list[int]] = defaultdict(list)
+    for g, value in enumerate(there):
         places[value].append(g)
     junk = np.zeros_like(relevant)
-    for q, path in enumerate(asked):
-        junk[q, places.get(hashlib.sha256(path.read_bytes()).digest(), [])] = True
+    for q, value in enumerate(asking):
+        junk[q, places.get(value, [])] = True
     relevant &= ~junk
     if not relevant.any():
         raise TaskRefusedError(f"{labels}: no query has a reference other than itself")
-    first = np.where(relevant.any(axis=1), relevant.argmax(axis=1), len(shown) + np.arange(len(asked)))
     return Task(
         tuple(Item(f"query/{path.relative_to(query)}", path) for path in asked),
         tuple(Item(f"reference/{path.relative_to(gallery)}", path) for path in shown),
         relevant,
         junk,
-        np.unique(first, return_inverse=True)[1].astype(np.int64),
+        np.unique([damages.of(value) for value in asking], return_inverse=True)[1].astype(np.int64),
         f"{len(asked)} queries of {query.name}, {int(relevant.any(axis=1).sum())} of them with a reference, to be "
         f"found among {len(shown)} pictures of {gallery.name}, by {labels.name}. A picture is no answer to itself.",
     )
+
+
+def file_sha256(path: Path) -> str:
+    """The hash of a file's content."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _rows(labels: Path) -> list[dict[str, str]]:
+    try:
+        with labels.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines)
+            columns, rows = set(reader.fieldnames or ()), list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise TaskRefusedError(f"{labels}: not a CSV file in UTF-8: {error}") from None
+    if not {"query", "reference"} <= columns:
+        raise TaskRefusedError(f"{labels}: the first line must name the columns query and reference")
+    return rows
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -32,21 +32,24 @@ _PACKAGES = {
 
 @contextmanager
 def making(name: str, setting: str) -> Iterator[None]:
-    """Tells why timm does not make its model `name`, which `setting` asked for.
+    """Tells why timm does not make its model `name`, which `setting` asked for, or why it does not take photos.
 
     Raises:
-        ConfigError: timm does not know it, has no weights of it, or they cannot be downloaded.
+        ConfigError: timm does not know it, has no weights of it, they cannot be downloaded, or it does not fit.
     """
     try:
         yield
+    except ConfigError:
+        raise
     except OSError as error:
         raise ConfigError(
             f"{setting}: the ImageNet weights of {name!r} cannot be had ({_first_line(error)}); no package carries "
             "them, so timm downloads them. network.weights=none starts without"
         ) from None
-    except (KeyError, RuntimeError) as error:
+    except (AssertionError, KeyError, RuntimeError, ValueError) as error:
         if timm.is_model(name):
-            raise ConfigError(f"{setting}: {_first_line(error)} (network.weights=none)") from None
+            told = _first_line(error).replace("`pretrained=False`", "network.weights=none")
+            raise ConfigError(f"{setting}: {name!r} cannot be used: {told}") from None
         raise ConfigError(f"{setting}: no network {name!r}; timm.list_models() names all there are") from None
 
 
@@ -55,7 +58,10 @@ def _first_line(error: Exception) -> str:
 
 
 class Colours(nn.Module):
-    """Images normalised by `MEAN` and `STD`, (N, 3, H, W), as the published weights of a timm model want them."""
+    """Images normalised by `MEAN` and `STD`, (N, 3, H, W), as the published weights of a timm model want them.
+
+    What is changed lies in checkpoints, so that those of before it was are not taken for the same.
+    """
 
     scale: Tensor
     shift: Tensor
@@ -63,12 +69,14 @@ class Colours(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         wanted = timm.get_pretrained_cfg(name)
-        mean, std = (wanted.mean, wanted.std) if wanted else (MEAN, STD)
-        self.same = (mean, std) == (MEAN, STD)
-        scale, shift = torch.tensor(STD) / torch.tensor(std), torch.tensor(MEAN) - torch.tensor(mean)
-        # Of the name alone, and so nothing that a checkpoint holds.
-        self.register_buffer("scale", scale.view(3, 1, 1), persistent=False)
-        self.register_buffer("shift", (shift / torch.tensor(std)).view(3, 1, 1), persistent=False)
+        if wanted is None:  # another source than timm's own list
+            raise KeyError(name)
+        self.same = (wanted.mean, wanted.std) == (MEAN, STD)
+        if self.same:
+            return
+        mean, std = torch.tensor(wanted.mean), torch.tensor(wanted.std)
+        self.register_buffer("scale", (torch.tensor(STD) / std).view(3, 1, 1))
+        self.register_buffer("shift", ((torch.tensor(MEAN) - mean) / std).view(3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """float (N, 3, H, W), as they came where nothing else is wanted."""

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
 
+from damagewatch_training.data.dataset import write_whole
+
 POLYGONS = {
     "name": "damage-polygons",
     "licence": "CC BY 4.0",
@@ -112,7 +114,7 @@ def write(folder: Path, version: str, trained_on: str = "") -> None:
                 manifest[part][kept] = before[kept]
     if "calibration" in earlier:
         manifest["calibration"] = earlier["calibration"]
-    path.write_text(json.dumps(manifest, indent=2) + "\n")
+    write_whole(path, (json.dumps(manifest, indent=2) + "\n").encode())
 
 
 def _dimension(path: Path) -> int:
@@ -134,4 +136,4 @@ def update(folder: Path, part: str, values: dict[str, Any]) -> None:
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest[part] = manifest.get(part, {}) | values
-    path.write_text(json.dumps(manifest, indent=2) + "\n")
+    write_whole(path, (json.dumps(manifest, indent=2) + "\n").encode())

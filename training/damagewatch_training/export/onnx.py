@@ -49,8 +49,8 @@ def to_onnx(model: nn.Module, example: Tensor, outputs: list[str], path: Path) -
             dynamo=False,
         )
     onnx.checker.check_model(str(path))
-    cosine = min(parity(model, path, tuple(example.shape[1:]), batch) for batch in (1, 3))
-    if cosine < PARITY:
+    cosine = float(np.min([parity(model, path, tuple(example.shape[1:]), batch) for batch in (1, 3)]))
+    if not cosine >= PARITY:  # what is no number, of weights that are none, does not do either
         raise ValueError(f"{path.name}: ONNX Runtime differs from torch, cosine {cosine:.6f} < {PARITY}")
     return cosine
 
@@ -63,7 +63,7 @@ def parity(model: nn.Module, path: Path, shape: tuple[int, ...], batch: int) -> 
     ours = ours if isinstance(ours, tuple) else (ours,)
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     theirs = session.run(None, {"image": images})
-    return min(_cosine(a.numpy(), np.asarray(b)) for a, b in zip(ours, theirs, strict=True))
+    return float(np.min([_cosine(a.numpy(), np.asarray(b)) for a, b in zip(ours, theirs, strict=True)]))
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -65,16 +65,19 @@ def detector(network: Detector, size: int, examples: Examples, val: Examples) ->
 def embedder(network: nn.Module, wanted: ModelInput, examples: Examples, val: Sequence[Photo]) -> Model:
     """Worth: Rank-1 of `val` damages that are photographed again, among all of them."""
     side = wanted.size
-    asked = _photographed_again(val, np.random.default_rng(7))
 
     def tensor(photo: Decoded, box: Box) -> NDArray[np.float32]:
         return to_tensor(cut(photo, window(box, photo.width, photo.height), side, side), wanted)
 
+    # Cut out at once: whole photos would not fit into memory.
+    asked = [
+        (tensor(*first), tensor(*second))
+        for first, second in _photographed_again(val, np.random.default_rng(7))
+    ]
+
     def quality(path: Path) -> dict[str, float]:
         engine = Engine(path.read_bytes(), (3, side, side), ["embedding"])
-        first, second = (
-            np.concatenate([engine.run(tensor(*pair[which]))[0] for pair in asked]) for which in (0, 1)
-        )
+        first, second = (np.concatenate([engine.run(pair[which])[0] for pair in asked]) for which in (0, 1))
         found = metrics.retrieval(second @ first.T, np.eye(len(asked), dtype=bool))
         return {"Rank-1": found.cmc[1], "mAP": found.mean_average_precision}
 
@@ -155,9 +158,8 @@ def _decoded(photo: Photo) -> Decoded:
 
 def _photographed_again(
     photos: Sequence[Photo], rng: np.random.Generator
-) -> list[tuple[tuple[Decoded, Box], tuple[Decoded, Box]]]:
+) -> Iterator[tuple[tuple[Decoded, Box], tuple[Decoded, Box]]]:
     """Each damage as it is, and in another photograph with a box as another detection would be."""
-    pairs = []
     for photo in photos:
         decoded = _decoded(photo)
         again = rephotograph(decoded.image, rng)
@@ -166,5 +168,4 @@ def _photographed_again(
             seen = windows.mapped(label.box, again.homography, decoded.width, decoded.height)
             if seen is not None:
                 box = windows.jittered(seen, rng, decoded.width, decoded.height)
-                pairs.append(((decoded, label.box), (other, box)))
-    return pairs
+                yield (decoded, label.box), (other, box)

@@ -39,8 +39,8 @@ class Grader(nn.Module):
         """
         super().__init__()
         download = imagenet.downloads(settings.backbone, settings.weights)
-        self.colours = imagenet.Colours(settings.backbone)
         with imagenet.making(settings.backbone, "network.backbone"):
+            self.colours = imagenet.Colours(settings.backbone)
             self.backbone = timm.create_model(settings.backbone, pretrained=download, num_classes=0)
         imagenet.load_carried(self.backbone, settings.backbone, settings.weights)
         # Of what is pooled: some backbones have a layer behind it, which `num_features` does not count.

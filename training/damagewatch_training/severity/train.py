@@ -14,13 +14,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from damagewatch_training.data.dataset import DataRefusedError
 from damagewatch_training.data.sources import SEVERITIES
 from damagewatch_training.detector.examples import Examples
 from damagewatch_training.embedder.augment import Augment
-from damagewatch_training.experiment import checkpoint, config, launch, record
+from damagewatch_training.experiment import checkpoint, config, imagenet, launch, record
 from damagewatch_training.experiment.schedule import Rate, set_rates
 from damagewatch_training.severity.network import Grader, Network
 
@@ -98,16 +98,21 @@ def train(
 
     Raises:
         OtherExperiment: `folder` holds a training with other settings or on other data.
-        DataRefusedError: a grade is missing, or there are fewer photos than in one batch.
+        DataRefusedError: a grade is missing, or there are fewer photos than in one batch of all processes.
+        ConfigError: the backbone does not take photos of `size`.
     """
     record.check(folder, settings, data_sha256, MAY_DIFFER)
     counts = np.bincount([examples.severity[p.name] for p in examples.graded], minlength=len(SEVERITIES))
-    if not counts.all() or counts.sum() < settings.batch:
-        told = ", ".join(f"{count} {name}" for name, count in zip(SEVERITIES, counts, strict=True))
-        raise DataRefusedError(f"graded photos: {told}; wanted are some of each, {settings.batch} at least")
     torch.manual_seed(settings.seed)
     fabric = launch.fabric(settings.precision)
+    batch = settings.batch * fabric.world_size
+    steps = int(counts.sum()) // batch
+    if not counts.all() or not steps:
+        told = ", ".join(f"{count} {name}" for name, count in zip(SEVERITIES, counts, strict=True))
+        raise DataRefusedError(f"graded photos: {told}; wanted are some of each, {batch} at least")
     network = Grader(settings.network).to(memory_format=torch.channels_last)
+    with imagenet.making(settings.network.backbone, "network.backbone"), torch.inference_mode():
+        network.eval()(torch.zeros(1, 3, settings.size, settings.size))
     averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=True)
     optimiser = torch.optim.AdamW(
         [
@@ -131,16 +136,17 @@ def train(
     weights = torch.from_numpy(counts.sum() / (len(counts) * counts)).float().to(fabric.device)
     for epoch in range(done, settings.epochs):
         started = time.monotonic()
-        torch.manual_seed(settings.seed * 100_003 + epoch)
-        rng = np.random.default_rng([settings.seed, epoch])
+        launch.seed(settings.seed, epoch, fabric.global_rank)
+        rng = np.random.default_rng([settings.seed, epoch, fabric.global_rank])
+        order = np.random.default_rng([settings.seed, epoch]).permutation(len(examples.graded))
+        mine = order[: steps * settings.batch * fabric.world_size][fabric.global_rank :: fabric.world_size]
         loader = fabric.setup_dataloaders(
             DataLoader(
-                Photos(examples, settings, epoch),
+                Subset(Photos(examples, settings, epoch), mine.tolist()),
                 settings.batch,
-                shuffle=True,
-                drop_last=True,
                 num_workers=settings.workers,
-            )
+            ),
+            use_distributed_sampler=False,
         )
         model.train()
         total = 0.0

@@ -18,6 +18,8 @@ from damagewatch_training.data.importers.found import MAX_REGIONS, Found, Region
 from damagewatch_training.data.report import Report, Trouble
 
 _MAX_MASK = 100_000_000
+_SIDE = 1_000_000
+"""Pixels: no photo is so wide or high."""
 
 
 def read(labels: Path, photos: Path, report: Report) -> Iterator[Found]:
@@ -79,7 +81,12 @@ def read(labels: Path, photos: Path, report: Report) -> Iterator[Found]:
 
 def _size(image: dict[str, Any]) -> tuple[int, int] | None:
     width, height = image.get("width"), image.get("height")
-    if isinstance(width, int) and isinstance(height, int) and min(width, height) > 0:
+    if (
+        isinstance(width, int)
+        and isinstance(height, int)
+        and min(width, height) > 0
+        and max(width, height) < _SIDE
+    ):
         return width, height
     return None
 
@@ -98,18 +105,24 @@ def _region(entry: dict[str, Any], classes: dict[str, str], name: str, report: R
     try:
         segmentation, box = entry.get("segmentation"), entry.get("bbox")
         if isinstance(segmentation, dict):
-            return Region(tuple(outlines.outlines(_mask(segmentation))), class_name, damage=named)
+            outlined = tuple(outlines.outlines(_mask(segmentation)))
+            # A mask one pixel wide, a scratch, has no outline.
+            return Region(outlined, class_name, None if outlined or not box else _box(box), named)
         if segmentation:
             polygons = tuple(np.array(flat, np.float64).reshape(-1, 2) for flat in segmentation)
             return Region(polygons, class_name, damage=named)
         if box:
-            x, y, width, height = (float(value) for value in box)
-            return Region((), class_name, Box(x, y, x + width, y + height), named)
+            return Region((), class_name, _box(box), named)
     except (KeyError, TypeError, ValueError, OverflowError):
         report.add(Trouble.ENTRY_BROKEN, where, "the segmentation or box cannot be read; left out")
         return None
     report.add(Trouble.ENTRY_BROKEN, where, "neither segmentation nor box; left out")
     return None
+
+
+def _box(given: Any) -> Box:
+    x, y, width, height = (float(value) for value in given)
+    return Box(x, y, x + width, y + height)
 
 
 def _mask(segmentation: dict[str, Any]) -> NDArray[np.uint8]:
@@ -123,7 +136,8 @@ def _mask(segmentation: dict[str, Any]) -> NDArray[np.uint8]:
         raise ValueError("a mask of no size, or of too many pixels")
     counts = segmentation["counts"]
     runs = np.array(_decompressed(counts) if isinstance(counts, str) else counts, np.int64)
-    if len(runs) > height * width + 1 or (runs < 0).any() or runs.sum() != height * width:
+    total = height * width
+    if len(runs) > total + 1 or (runs < 0).any() or (runs > total).any() or runs.sum() != total:
         raise ValueError("run lengths that do not fill the mask")
     values = np.arange(len(runs)) % 2 * 255
     return np.repeat(values.astype(np.uint8), runs).reshape(width, height).T.copy()

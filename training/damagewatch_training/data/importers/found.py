@@ -86,7 +86,6 @@ def located(folder: Path, name: object) -> Path | None:
         return None
     try:
         path = (folder / name).resolve()
-        name.encode()
     except (OSError, ValueError, RuntimeError):
         return None
     return folder / name if path.is_relative_to(folder.resolve()) else None

@@ -13,6 +13,7 @@ from damagewatch_training.data.dataset import DataRefusedError, PairEntry
 from damagewatch_training.data.groups import Groups
 from damagewatch_training.data.importers.found import Found, located, read_bytes
 from damagewatch_training.data.report import Report, Trouble
+from damagewatch_training.data.sources import SAME
 
 VERDICTS = frozenset({"copy", "mirror", "same", "samecar", "diff", "unsure"})
 MAX_ROWS = 5_000_000
@@ -42,6 +43,8 @@ def labels(
 ) -> tuple[list[Found], list[PairEntry]]:
     """Query and reference photos, and the pairs that a table (columns query, reference) says to belong together.
 
+    A column `verdict` may say of some that they do not.
+
     Photos are named in the table by their path below their folder, by their file's name, by that without its
     ending, or by its number ("7" for `00007.png`). The first reference's name stands for what all the photos show
     that are linked with it. `prefix` is put before the photos' names.
@@ -61,12 +64,16 @@ def labels(
     known = {split: _names(list(found), f"{split}/") for split, found in photos.items()}
     groups, pairs = Groups(), []
     for number, one, other, verdict in rows(table, "query", "reference"):
+        if verdict not in VERDICTS:
+            report.add(Trouble.ENTRY_BROKEN, f"{table.name} line {number}", _no_verdict(verdict))
+            continue
         a, b = known["query"].get(one), known["gallery"].get(other)
         if a is None or b is None:
             missing = one if a is None else other
             report.add(Trouble.PAIR_UNKNOWN, f"{table.name} line {number}", f"{missing}; left out")
             continue
-        groups.join(b, a)
+        if verdict in SAME:
+            groups.join(b, a)
         pairs.append(PairEntry(a=prefix + a, b=prefix + b, verdict=verdict))
     found = [
         Found(name, path, split=split, shows=groups.of(name) if name in groups else None)
@@ -74,6 +81,10 @@ def labels(
         for name, path in of_split.items()
     ]
     return found, pairs
+
+
+def _no_verdict(word: str) -> str:
+    return f"the verdict {word[:40]!r} is none of {', '.join(sorted(VERDICTS))}; left out"
 
 
 def _names(photos: list[str], prefix: str) -> dict[str, str]:
@@ -98,11 +109,7 @@ def judged(table: Path, names: set[str], report: Report) -> list[PairEntry]:
     for number, a, b, verdict in rows(table, "a", "b"):
         where = f"{table.name} line {number}"
         if verdict not in VERDICTS:
-            report.add(
-                Trouble.ENTRY_BROKEN,
-                where,
-                f"the verdict {verdict!r} is none of {sorted(VERDICTS)}; left out",
-            )
+            report.add(Trouble.ENTRY_BROKEN, where, _no_verdict(verdict))
         elif missing := {a, b} - names:
             report.add(Trouble.PAIR_UNKNOWN, where, f"{min(missing)}; left out")
         elif a == b:

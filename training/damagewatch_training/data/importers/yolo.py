@@ -97,11 +97,11 @@ def _from_yaml(path: Path) -> list[str]:
         names = yaml.safe_load(read_bytes(path))["names"]
     except (yaml.YAMLError, TypeError, KeyError, ValueError, RecursionError):
         raise DataRefusedError(f"{path}: no YAML with `names`") from None
+    if isinstance(names, list):
+        names = dict(enumerate(names))
     if isinstance(names, dict):
         numbers = [int(key) for key in names if re.fullmatch(r"\d{1,4}", str(key))]
-        return [
-            str(names.get(number, names.get(str(number)))) for number in range(max(numbers, default=-1) + 1)
-        ]
-    if isinstance(names, list):
-        return [str(name) for name in names]
+        told = [names.get(number, names.get(str(number))) for number in range(max(numbers, default=-1) + 1)]
+        # Words alone: a list of lists of lists, by YAML's aliases, would never be written out.
+        return [str(name) if isinstance(name, str | int | float) else "" for name in told]
     raise DataRefusedError(f"{path}: `names` is neither a list nor an object")
