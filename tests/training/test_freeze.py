@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="the extra `train` (PyTorch) is not installed")
@@ -57,3 +59,13 @@ def test_both_networks_refuse_more_stages_than_there_are() -> None:
         severity.Grader(severity.Network(name, weights="none", frozen_stages=9))
     with pytest.raises(ConfigError, match=rf"network\.frozen_stages: 9 is too many, {name} has"):
         detector.Detector(detector.Network(encoder=name, weights="none", frozen_stages=9))
+
+
+def test_frozen_stages_keep_their_statistics_where_the_others_learn_theirs() -> None:
+    network = detector.Network(encoder="resnet18", weights="none", norm="batch", frozen_stages=1)
+    model = detector.Detector(network).train()
+    before = {name: buffer.clone() for name, buffer in model.encoder.named_buffers()}
+    model(torch.rand(2, 3, 64, 64))
+    moved = {name for name, buffer in model.encoder.named_buffers() if not torch.equal(before[name], buffer)}
+    assert any("layer2" in name for name in moved)
+    assert all(re.search("layer[234]", name) for name in moved)

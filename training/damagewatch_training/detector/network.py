@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from damagewatch_training.experiment import imagenet
-from damagewatch_training.experiment.freeze import freeze
+from damagewatch_training.experiment.freeze import freeze, keep_frozen
 
 CHANNELS = 7
 SEVERITIES = 3
@@ -93,6 +93,7 @@ class Detector(nn.Module):
         super().train(mode)
         if self.settings.norm == "frozen":
             imagenet.keep_statistics(self.encoder)
+        keep_frozen(self.encoder)
         return self
 
 

@@ -40,6 +40,13 @@ def freeze(encoder: nn.Module, stages: int, name: str) -> None:
         part.requires_grad_(False)
 
 
+def keep_frozen(encoder: nn.Module) -> None:
+    """Leaves the batch statistics of what `freeze` froze as they are, after all was set to train."""
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+            module.eval()
+
+
 def _parts(encoder: nn.Module) -> Iterator[tuple[nn.Module, bool]]:
     """The parts of an encoder in their order, and whether each is a stage."""
     for name, child in encoder.named_children():
