@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,9 +41,9 @@ MADE_ONTO = "made_onto"
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes aside and renames, so that whoever is stopped leaves no half of a file under its name."""
+    """Writes aside and renames: who is stopped leaves no half of a file, and of several processes one wins."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_bytes(content)
     partial.replace(path)
 

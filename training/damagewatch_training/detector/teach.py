@@ -7,7 +7,6 @@ better than each of its teachers (Xie et al., CVPR 2020; data distillation, Rado
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from damagewatch_training.data.dataset import write_whole
 from damagewatch_training.data.sources import Photo
 from damagewatch_training.detector import pictures
 from damagewatch_training.detector.examples import Image
@@ -65,7 +65,5 @@ def write(teachers: Sequence[nn.Module], photos: Iterable[Photo], folder: Path) 
             damage = (255 * probability(teachers, photo.read())).round().astype(np.uint8)
             damage[damage < _FAINT] = 0
             _, stored = cv2.imencode(".png", damage)
-            beside = path.with_suffix(f".{os.getpid()}.part")  # each of several processes comes here
-            beside.write_bytes(stored.tobytes())
-            beside.replace(path)
+            write_whole(path, stored.tobytes())  # each of several processes comes here
         yield photo.name, path

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import damagewatch_training
+from damagewatch_training.data.dataset import write_whole
 from damagewatch_training.experiment import config
 
 FILE = "run.json"
@@ -56,7 +57,6 @@ def write(folder: Path, settings: Any, data_sha256: str, **more: Any) -> Path:
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         **more,
     }
-    folder.mkdir(parents=True, exist_ok=True)
     return _replace(folder / FILE, entry)
 
 
@@ -82,10 +82,7 @@ def add(folder: Path, **more: Any) -> None:
 
 
 def _replace(path: Path, entry: Mapping[str, Any]) -> Path:
-    """Writes aside and renames, so that nobody meets half a file."""
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    write_whole(path, (json.dumps(entry, indent=2) + "\n").encode())
     return path
 
 

@@ -139,7 +139,7 @@ def train(
         launch.seed(settings.seed, epoch, fabric.global_rank)
         rng = np.random.default_rng([settings.seed, epoch, fabric.global_rank])
         order = np.random.default_rng([settings.seed, epoch]).permutation(len(examples.graded))
-        mine = order[: steps * settings.batch * fabric.world_size][fabric.global_rank :: fabric.world_size]
+        mine = order[: steps * batch][fabric.global_rank :: fabric.world_size]
         loader = fabric.setup_dataloaders(
             DataLoader(
                 Subset(Photos(examples, settings, epoch), mine.tolist()),
